@@ -1,0 +1,1 @@
+//! Native client for Queen MQ.

@@ -1,1 +1,196 @@
-//! Embedded Queen MQ broker.
+//! The embedded Queen MQ broker: the protocol of the official broker on an SQLite store, in process or over TCP.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use queen_broker::{Broker, Options, Store};
+//!
+//! let options = Options { store: Store::File("orders.db".into()), ..Options::default() };
+//! let broker = Broker::open(options)?;
+//! let request = http::Request::get("/health").body(bytes::Bytes::new())?;
+//! assert_eq!(broker.handle(request).await.status(), 200);
+//! broker.close();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The broker knows nothing of any client: it speaks HTTP values. SQLite runs on threads that the broker starts when it
+//! is opened and joins when it is closed, never on the caller's runtime.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod clock;
+mod engine;
+mod error;
+mod http;
+mod lock;
+mod options;
+mod store;
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ::http::{Request, Response, StatusCode};
+use axum::Router;
+use axum::body::Body;
+use axum::serve::ListenerExt;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use tokio::net::TcpListener;
+use tower::ServiceExt;
+
+use engine::Engine;
+pub use error::OpenError;
+use lock::StoreLock;
+pub use options::{Durability, Options, Store};
+
+/// How long [`serve`] waits, after its shutdown began, for requests that are not yet complete.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// An open broker. Clones share it; it closes with [`Broker::close`] or when the last of them is dropped.
+#[derive(Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+    router: Router,
+}
+
+struct Shared {
+    engine: Arc<Engine>,
+    /// Taken out, and so released, when the threads have ended.
+    lock: Mutex<Option<StoreLock>>,
+}
+
+impl Broker {
+    /// Opens the store, creating it when it is missing, and starts the broker's threads.
+    ///
+    /// Blocks while SQLite reads the store; needs no async runtime. Two brokers of one process must not share a file.
+    pub fn open(options: Options) -> Result<Broker, OpenError> {
+        let (store, lock) = match options.store {
+            Store::Memory => (Store::Memory, None),
+            Store::File(path) => {
+                let path = real_path(&path)?;
+                let lock = StoreLock::take(&path)?;
+                (Store::File(path), Some(lock))
+            }
+        };
+        let engine = Arc::new(Engine::open(&store, options.durability)?);
+        let app = http::App {
+            engine: engine.clone(),
+            token: options.token,
+        };
+        let shared = Shared {
+            engine,
+            lock: Mutex::new(lock),
+        };
+        Ok(Broker {
+            shared: Arc::new(shared),
+            router: http::router(Arc::new(app)),
+        })
+    }
+
+    /// Answers one request, through the same router that serves TCP.
+    ///
+    /// Dropping the future is safe at any time: what was sent to the store is finished there, a parked pop is taken
+    /// out, and messages that were claimed for this request are given back.
+    pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
+        // The router never fails; an error here would be a bug, and still gets an answer.
+        let failed = || {
+            let mut response = Response::new(Bytes::from_static(br#"{"error":"no answer"}"#));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        };
+        let Ok(response) = self.router.clone().oneshot(request.map(Body::from)).await;
+        let (head, body) = response.into_parts();
+        match body.collect().await {
+            Ok(body) => Response::from_parts(head, body.to_bytes()),
+            Err(_) => failed(),
+        }
+    }
+
+    /// The routes, to be served by the caller's own means.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Closes the broker: new requests get 503, parked polls end empty, queued commits finish, the threads are
+    /// joined, the lock on the store is released. Blocks until then. Closing twice is harmless.
+    pub fn close(&self) {
+        self.shared.engine.close();
+        self.shared
+            .lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker")
+            .field("closed", &self.shared.engine.is_closed())
+            .finish()
+    }
+}
+
+/// Serves a broker on a listener until `shutdown` completes; then parked polls are answered and requests under way are
+/// finished. The broker stays open.
+pub async fn serve(
+    broker: Broker,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let listener = listener.tap_io(|stream| {
+        // Answers are small and urgent.
+        let _ = stream.set_nodelay(true);
+    });
+    let (began, begun) = tokio::sync::oneshot::channel();
+    let engine = broker.shared.engine.clone();
+    let shutdown = async move {
+        shutdown.await;
+        engine.end_polls();
+        let _ = began.send(());
+    };
+    let serving = axum::serve(listener, broker.router()).with_graceful_shutdown(shutdown);
+    // A client that has sent half a request must not hold the end up for ever.
+    let overdue = async {
+        if begun.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = serving => served,
+        () = overdue => Ok(()),
+    }
+}
+
+/// The file behind links and relative parts, so that one store has one name and one lock.
+fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
+    let io = |source| OpenError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    if path.exists() {
+        return path.canonicalize().map_err(io);
+    }
+    let name = path
+        .file_name()
+        .ok_or_else(|| io(io::Error::from(io::ErrorKind::InvalidInput)))?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    Ok(directory.canonicalize().map_err(io)?.join(name))
+}

@@ -1,1 +1,105 @@
-fn main(){}
+//! `queen-broker serve`: the embedded broker as a server.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use queen_broker::{Broker, Durability, Options, Store};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The embedded Queen MQ broker.
+#[derive(Parser)]
+#[command(version)]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Serve a store over HTTP until SIGTERM or SIGINT.
+    Serve(Serve),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Address and port; port 0 picks a free one. The first line printed tells which.
+    #[arg(long, default_value = "127.0.0.1:6632")]
+    listen: SocketAddr,
+    /// The store, an SQLite file that is created when it is missing. Without it everything is in memory.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// What an answered push survives: full (power failure), normal (crash of the process), memory (the same, but a
+    /// power failure may cost the whole store).
+    #[arg(long, default_value = "full")]
+    durability: Durability,
+    /// A secret that clients send as `Authorization: Bearer <token>`.
+    #[arg(long)]
+    token: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let Action::Serve(serve) = Command::parse().action;
+    if !is_local(serve.listen.ip()) && serve.token.as_deref().unwrap_or_default().is_empty() {
+        eprintln!(
+            "queen-broker: {} can be reached from other machines; give a --token or listen on 127.0.0.1",
+            serve.listen
+        );
+        return ExitCode::from(2);
+    }
+    match run(serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("queen-broker: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_local(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+fn run(serve: Serve) -> Result<(), String> {
+    let store = serve.data.map_or(Store::Memory, Store::File);
+    let options = Options {
+        store,
+        durability: serve.durability,
+        token: serve.token,
+    };
+    let broker = Broker::open(options).map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("cannot start the runtime: {e}"))?;
+    let served = runtime.block_on(listen(broker.clone(), serve.listen));
+    broker.close();
+    served
+}
+
+async fn listen(broker: Broker, address: SocketAddr) -> Result<(), String> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|e| format!("cannot listen on {address}: {e}"))?;
+    let address = listener
+        .local_addr()
+        .map_err(|e| format!("cannot tell the address: {e}"))?;
+    let handler = |e| format!("cannot wait for signals: {e}");
+    let mut term = signal(SignalKind::terminate()).map_err(handler)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(handler)?;
+    // Whoever started us may have closed its end; that is no reason to stop.
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
+    let shutdown = async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    queen_broker::serve(broker, listener, shutdown)
+        .await
+        .map_err(|e| format!("serving failed: {e}"))
+}

@@ -1,0 +1,200 @@
+//! What the HTTP side asks of the writer, and what it gets back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::model::{GroupId, PartId};
+use super::queue_options::QueueOptions;
+
+/// The store failed: the text is for the client, status 500.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure(pub(crate) String);
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Failure>>;
+pub(crate) type PopReply = Reply<Option<Delivery>>;
+
+/// One request to the writer.
+pub(crate) enum Command {
+    Push(PushRequest, Reply<Vec<Pushed>>),
+    Pop(PopRequest, PopReply),
+    /// The client of a parked pop has gone away.
+    Cancel(u64),
+    /// The answer of a claim could not be handed over.
+    Release(ClaimKey),
+    Ack(AckRequest, Reply<Vec<Acked>>),
+    Extend {
+        lease: Uuid,
+        seconds: i64,
+        reply: Reply<Extended>,
+    },
+    Configure(ConfigureRequest, Reply<Configured>),
+    Describe(String, Reply<Option<String>>),
+    Delete(String, Reply<bool>),
+    DeadLetters(DeadLetterRequest, Reply<Bytes>),
+    /// Answer all parked pops as if their time had run out, and park none from now on.
+    EndPolls,
+    /// Finish what was queued before this and stop.
+    Close,
+}
+
+/// Items in the order of the request, apart by partition.
+pub(crate) struct PushRequest {
+    pub(crate) groups: Vec<PushGroup>,
+    pub(crate) count: usize,
+}
+
+/// The items of one request for one partition.
+pub(crate) struct PushGroup {
+    pub(crate) queue: String,
+    pub(crate) part: String,
+    pub(crate) items: Vec<PushItem>,
+}
+
+/// One message to store.
+pub(crate) struct PushItem {
+    pub(crate) index: usize,
+    pub(crate) txn: Option<String>,
+    /// The payload's JSON text, a slice of the request body.
+    pub(crate) payload: Bytes,
+}
+
+/// What became of one item.
+#[derive(Clone, Copy)]
+pub(crate) struct Pushed {
+    pub(crate) id: Uuid,
+    pub(crate) duplicate: bool,
+}
+
+/// Where a group that is not known yet starts to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    All,
+    New,
+    Time(i64),
+}
+
+/// A pop of any partition of a queue, or of one.
+#[derive(Clone)]
+pub(crate) struct PopRequest {
+    pub(crate) id: u64,
+    pub(crate) queue: Arc<str>,
+    pub(crate) part: Option<Arc<str>>,
+    pub(crate) group: Arc<str>,
+    pub(crate) batch: i64,
+    pub(crate) parts: i64,
+    /// How long to wait, in microseconds, when there is nothing.
+    pub(crate) wait: Option<i64>,
+    pub(crate) auto_ack: bool,
+    pub(crate) lease_seconds: Option<i64>,
+    pub(crate) start: Start,
+}
+
+/// The finished answer of a pop and the claim behind it.
+pub(crate) struct Delivery {
+    pub(crate) body: Bytes,
+    pub(crate) guard: ClaimGuard,
+}
+
+/// Identifies a claim, to take it back.
+#[derive(Clone)]
+pub(crate) struct ClaimKey {
+    pub(crate) group: GroupId,
+    pub(crate) lease: Option<Uuid>,
+    /// Partition, and the committed offset before and after the claim.
+    pub(crate) parts: Vec<(PartId, i64, i64)>,
+}
+
+/// Gives the claim back when dropped, unless the answer has been handed over.
+pub(crate) struct ClaimGuard {
+    key: Option<ClaimKey>,
+    engine: Sender<Command>,
+}
+
+impl ClaimGuard {
+    pub(crate) fn new(key: ClaimKey, engine: Sender<Command>) -> ClaimGuard {
+        ClaimGuard {
+            key: Some(key),
+            engine,
+        }
+    }
+
+    /// The answer is out: from here on the lease is the consumer's.
+    pub(crate) fn handed_over(&mut self) {
+        self.key = None;
+    }
+}
+
+impl Drop for ClaimGuard {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            // An engine that has stopped takes nothing back; the lease then runs out by itself.
+            let _ = self.engine.send(Command::Release(key));
+        }
+    }
+}
+
+/// Acknowledgements of one group.
+pub(crate) struct AckRequest {
+    pub(crate) group: String,
+    pub(crate) items: Vec<AckItem>,
+}
+
+/// What a consumer says of one message.
+pub(crate) struct AckItem {
+    pub(crate) txn: String,
+    pub(crate) part: String,
+    pub(crate) lease: String,
+    pub(crate) verdict: Verdict,
+    pub(crate) error: Option<String>,
+}
+
+/// The four statuses. The order is the one in which they win over each other at the same message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verdict {
+    Dlq,
+    Failed,
+    Retry,
+    Completed,
+}
+
+/// The answer for one acknowledgement.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Acked {
+    pub(crate) success: bool,
+    pub(crate) error: Option<String>,
+    pub(crate) lease_released: bool,
+    pub(crate) dlq: bool,
+    pub(crate) noop: bool,
+}
+
+/// The answer of a lease extension.
+pub(crate) struct Extended {
+    pub(crate) renewed: usize,
+    /// The earliest expiry of the renewed claims.
+    pub(crate) expires: Option<i64>,
+}
+
+/// A queue with all its options.
+pub(crate) struct ConfigureRequest {
+    pub(crate) queue: String,
+    pub(crate) namespace: String,
+    pub(crate) task: String,
+    pub(crate) options: QueueOptions,
+}
+
+/// The id of the configured queue.
+pub(crate) struct Configured {
+    pub(crate) id: Uuid,
+}
+
+/// A page of dead-letter records.
+pub(crate) struct DeadLetterRequest {
+    pub(crate) queue: String,
+    pub(crate) group: String,
+    pub(crate) limit: i64,
+    pub(crate) offset: i64,
+}

@@ -1,0 +1,165 @@
+//! The broker proper: one writer thread that owns the truth, and readers that fetch payloads beside it.
+
+mod ack;
+mod admin;
+mod claim;
+pub(crate) mod command;
+mod model;
+mod park;
+mod push;
+pub(crate) mod queue_options;
+mod reader;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::Sender;
+use tokio::sync::oneshot;
+
+use crate::error::OpenError;
+use crate::options::{Durability, Store};
+use crate::store::Db;
+use command::{Command, Failure, PopRequest, Reply};
+
+/// Threads that read payloads from a file store. A store in memory is read by its writer.
+const READERS: usize = 2;
+
+/// Why the engine gave no answer.
+pub(crate) enum Refused {
+    /// It is closed or closing.
+    Closed,
+    /// The store failed.
+    Failed(Failure),
+}
+
+/// The door to the writer thread.
+pub(crate) struct Engine {
+    commands: Sender<Command>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    closed: AtomicBool,
+    next_pop: AtomicU64,
+}
+
+impl Engine {
+    /// Opens the store, reads it, and starts the threads.
+    pub(crate) fn open(store: &Store, durability: Durability) -> Result<Engine, OpenError> {
+        let path = match store {
+            Store::Memory => PathBuf::from(":memory:"),
+            Store::File(path) => path.clone(),
+        };
+        let failed = |message: String| OpenError::Store {
+            path: path.display().to_string(),
+            message,
+        };
+        let thread = |source| OpenError::Io {
+            path: path.clone(),
+            source,
+        };
+        let db = Db::writer(store, durability)?;
+        let (commands, inbox) = crossbeam_channel::unbounded();
+        let mut readers = reader::Readers::none();
+        if let Store::File(path) = store {
+            for n in 0..READERS {
+                let db = Db::reader(path).map_err(|e| failed(crate::store::explain(&e)))?;
+                readers.start(n, db).map_err(thread)?;
+            }
+        }
+        let writer = writer::Writer::new(db, inbox, commands.clone(), readers)
+            .map_err(|e| failed(crate::store::explain(&e)))?;
+        let handle = thread::Builder::new()
+            .name("queen-writer".into())
+            .spawn(move || writer.run())
+            .map_err(thread)?;
+        Ok(Engine {
+            commands,
+            writer: Mutex::new(Some(handle)),
+            closed: AtomicBool::new(false),
+            next_pop: AtomicU64::new(1),
+        })
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Sends a command and waits for its answer. Giving up the wait does not stop the command.
+    pub(crate) async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send(command(reply))
+            .map_err(|_| Refused::Closed)?;
+        answer
+            .await
+            .map_err(|_| Refused::Closed)?
+            .map_err(Refused::Failed)
+    }
+
+    /// Asks for messages. Giving up the wait takes a parked pop out and gives a claim back.
+    pub(crate) async fn pop(
+        &self,
+        mut request: PopRequest,
+    ) -> Result<Option<command::Delivery>, Refused> {
+        request.id = self.next_pop.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        // The answer stands before the cancellation: when this future is dropped, the writer sees the answer's
+        // channel closed by the time it hears of the cancellation.
+        let mut parked = Parked {
+            answer,
+            _cancel: Cancel {
+                id: request.id,
+                commands: &self.commands,
+            },
+        };
+        self.commands
+            .send(Command::Pop(request, reply))
+            .map_err(|_| Refused::Closed)?;
+        (&mut parked.answer)
+            .await
+            .map_err(|_| Refused::Closed)?
+            .map_err(Refused::Failed)
+    }
+
+    /// Answers the parked polls and parks none from now on.
+    pub(crate) fn end_polls(&self) {
+        let _ = self.commands.send(Command::EndPolls);
+    }
+
+    /// Lets queued work finish and ends the threads. A second call waits for the first.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = writer.take() {
+            let _ = self.commands.send(Command::Close);
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A pop in flight; the order of the fields is the order in which they are dropped.
+struct Parked<'a, T> {
+    answer: oneshot::Receiver<T>,
+    _cancel: Cancel<'a>,
+}
+
+struct Cancel<'a> {
+    id: u64,
+    commands: &'a Sender<Command>,
+}
+
+impl Drop for Cancel<'_> {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Cancel(self.id));
+    }
+}

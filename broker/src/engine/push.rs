@@ -1,0 +1,293 @@
+//! Storing messages.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::command::{PushItem, PushRequest, Pushed};
+use super::model::{Group, Part, PartId, Queue, QueueId};
+use super::queue_options::QueueOptions;
+use super::writer::Writer;
+use crate::clock::SECOND;
+use crate::store::segment::{self, MAX_BYTES, MAX_MESSAGES};
+use crate::store::{NONE, Result, Stored};
+
+/// The end of a partition's log that is not in a row yet.
+pub(super) struct OpenSegment {
+    first: i64,
+    count: i64,
+    created: i64,
+    body: Vec<u8>,
+}
+
+impl Writer {
+    pub(super) fn push(&mut self, request: &PushRequest) -> Result<Vec<Pushed>> {
+        let mut answers = vec![
+            Pushed {
+                id: Uuid::nil(),
+                duplicate: false
+            };
+            request.count
+        ];
+        for group in &request.groups {
+            let queue = self.queue_or_create(&group.queue)?;
+            let part = self.part_or_create(queue, &group.part)?;
+            let window = self
+                .model
+                .queues
+                .get(&queue)
+                .map_or(0, |q| q.options.dedup_window_seconds);
+            let mut seen = HashMap::new();
+            for item in &group.items {
+                let answer = self.push_item(part, window, item, &mut seen)?;
+                if let Some(slot) = answers.get_mut(item.index) {
+                    *slot = answer;
+                }
+            }
+            self.grown(queue, part);
+        }
+        Ok(answers)
+    }
+
+    fn push_item<'a>(
+        &mut self,
+        part: PartId,
+        window: i64,
+        item: &'a PushItem,
+        seen: &mut HashMap<&'a str, Uuid>,
+    ) -> Result<Pushed> {
+        let Some(txn) = &item.txn else {
+            let id = Uuid::now_v7();
+            self.append(part, id, &id.to_string(), &item.payload)?;
+            return Ok(Pushed {
+                id,
+                duplicate: false,
+            });
+        };
+        let known = match window {
+            // Without a window a key counts within its own request only.
+            0 => seen.get(txn.as_str()).copied(),
+            _ => self.known(part, txn, window)?,
+        };
+        if let Some(id) = known {
+            return Ok(Pushed {
+                id,
+                duplicate: true,
+            });
+        }
+        let id = Uuid::now_v7();
+        self.append(part, id, txn, &item.payload)?;
+        if window == 0 {
+            seen.insert(txn, id);
+        }
+        Ok(Pushed {
+            id,
+            duplicate: false,
+        })
+    }
+
+    /// The message that holds a transaction id within the window.
+    fn known(&mut self, part: PartId, txn: &str, window: i64) -> Result<Option<Uuid>> {
+        let Some(position) = self.db.latest(part, txn)? else {
+            return Ok(None);
+        };
+        let since = self.round.now.saturating_sub(window.saturating_mul(SECOND));
+        let stored = self.stored(part, position)?;
+        Ok(stored
+            .filter(|message| message.created >= since)
+            .map(|message| message.id))
+    }
+
+    /// Reads a message, also one of this very transaction.
+    fn stored(&mut self, part: PartId, position: i64) -> Result<Option<Stored>> {
+        if self
+            .round
+            .segments
+            .get(&part)
+            .is_some_and(|open| position >= open.first)
+        {
+            self.flush(part)?;
+        }
+        self.db.message(part, position)
+    }
+
+    fn append(&mut self, id: PartId, message: Uuid, txn: &str, payload: &[u8]) -> Result<()> {
+        let Some(part) = self.model.parts.get_mut(&id) else {
+            return Ok(());
+        };
+        let open = self.round.segments.entry(id).or_insert_with(|| {
+            // Strictly later than what is stored, so that a time names a place in the log.
+            part.newest = self.round.now.max(part.newest + 1);
+            OpenSegment {
+                first: part.next,
+                count: 0,
+                created: part.newest,
+                body: Vec::new(),
+            }
+        });
+        segment::append(&mut open.body, message, txn, payload);
+        self.db.insert_txn(id, txn, part.next)?;
+        part.next += 1;
+        open.count += 1;
+        if open.count >= MAX_MESSAGES || open.body.len() >= MAX_BYTES {
+            self.flush(id)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the open segment of a partition.
+    pub(super) fn flush(&mut self, part: PartId) -> Result<()> {
+        let Some(open) = self.round.segments.get_mut(&part) else {
+            return Ok(());
+        };
+        if open.count > 0 {
+            self.db.insert_segment(
+                part,
+                open.first,
+                open.first + open.count - 1,
+                open.created,
+                &open.body,
+            )?;
+            open.first += open.count;
+            open.count = 0;
+            open.body.clear();
+        }
+        Ok(())
+    }
+
+    pub(super) fn flush_all(&mut self) -> Result<()> {
+        let parts: Vec<PartId> = self.round.segments.keys().copied().collect();
+        parts.into_iter().try_for_each(|part| self.flush(part))
+    }
+
+    /// Tells the groups of a queue that a partition has more.
+    fn grown(&mut self, queue: QueueId, part: PartId) {
+        let next = self.model.next(part);
+        let Some(queue) = self.model.queues.get(&queue) else {
+            return;
+        };
+        for group in queue.groups.values() {
+            if let Some(group) = self.model.groups.get_mut(group) {
+                group.cursor(part);
+                group.settle(part, next, self.round.now);
+            }
+        }
+        self.wake_part(part);
+    }
+
+    /// The queue of that name, made with the options of an automatic queue when it is missing.
+    pub(super) fn queue_or_create(&mut self, name: &str) -> Result<QueueId> {
+        if let Some(id) = self.model.queue_id(name) {
+            return Ok(id);
+        }
+        // `billing.invoices.pdf` belongs to the namespace `billing` and the task `invoices`.
+        let mut words = name.split('.');
+        let namespace = words.next().unwrap_or_default().to_owned();
+        let task = words.next().unwrap_or_default().to_owned();
+        self.create_queue(name, namespace, task, QueueOptions::automatic())
+    }
+
+    pub(super) fn create_queue(
+        &mut self,
+        name: &str,
+        namespace: String,
+        task: String,
+        options: QueueOptions,
+    ) -> Result<QueueId> {
+        let (uuid, created) = (Uuid::now_v7(), self.round.now);
+        let text = super::admin::to_text(&options);
+        let id = self
+            .db
+            .insert_queue(uuid, name, &namespace, &task, &text, created)?;
+        let name: Arc<str> = name.into();
+        self.model.names.insert(name.clone(), id);
+        let (parts, groups) = (HashMap::new(), HashMap::new());
+        self.model.queues.insert(
+            id,
+            Queue {
+                uuid,
+                name,
+                namespace,
+                task,
+                options,
+                created,
+                parts,
+                groups,
+            },
+        );
+        Ok(id)
+    }
+
+    fn part_or_create(&mut self, queue: QueueId, name: &str) -> Result<PartId> {
+        if let Some(id) = self
+            .model
+            .queues
+            .get(&queue)
+            .and_then(|q| q.parts.get(name))
+        {
+            return Ok(*id);
+        }
+        let (uuid, created) = (Uuid::now_v7(), self.round.now);
+        let id = self.db.insert_part(uuid, queue, name, created)?;
+        let shared: Arc<str> = name.into();
+        self.model.part_ids.insert(uuid, id);
+        if let Some(queue) = self.model.queues.get_mut(&queue) {
+            queue.parts.insert(shared.clone(), id);
+        }
+        self.model.parts.insert(
+            id,
+            Part {
+                uuid,
+                queue,
+                name: shared,
+                created,
+                next: 0,
+                newest: 0,
+            },
+        );
+        self.unpin(queue, id, name)?;
+        Ok(id)
+    }
+
+    /// Gives the groups that waited for this partition a cursor at its start.
+    fn unpin(&mut self, queue: QueueId, part: PartId, name: &str) -> Result<()> {
+        let queue_name = self.queue_name(queue);
+        let Some(groups) = self
+            .model
+            .pins
+            .remove(&(queue_name.to_string(), name.to_owned()))
+        else {
+            return Ok(());
+        };
+        for group in groups {
+            let id = self.group_or_create(queue, &group)?;
+            if let Some(group) = self.model.groups.get_mut(&id) {
+                group.start(part, NONE);
+            }
+            self.changed(id, part);
+        }
+        self.db.delete_pins(&queue_name, name)
+    }
+
+    /// The group of that name, made without a registration when it is missing.
+    pub(super) fn group_or_create(&mut self, queue: QueueId, name: &str) -> Result<i64> {
+        if let Some(id) = self
+            .model
+            .queues
+            .get(&queue)
+            .and_then(|q| q.groups.get(name))
+        {
+            return Ok(*id);
+        }
+        let id = self
+            .db
+            .insert_group(queue, name, None, None, self.round.now)?;
+        let name: Arc<str> = name.into();
+        if let Some(queue) = self.model.queues.get_mut(&queue) {
+            queue.groups.insert(name.clone(), id);
+        }
+        self.model.groups.insert(id, Group::new(name, false));
+        Ok(id)
+    }
+}

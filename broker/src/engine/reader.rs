@@ -1,0 +1,206 @@
+//! Fetches payloads and builds answers, beside the writer.
+
+use std::fmt::Write;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+use uuid::Uuid;
+
+use super::command::{ClaimGuard, DeadLetterRequest, Delivery, Failure, PopReply, Reply};
+use super::model::PartId;
+use crate::clock;
+use crate::store::{Db, Result, explain};
+
+/// What was claimed; the messages are still in the store.
+pub(crate) struct Claim {
+    pub(crate) queue: Arc<str>,
+    pub(crate) group: Arc<str>,
+    pub(crate) lease: Option<Uuid>,
+    pub(crate) parts: Vec<ClaimedPart>,
+}
+
+/// The claimed span of one partition, both ends included.
+pub(crate) struct ClaimedPart {
+    pub(crate) id: PartId,
+    pub(crate) uuid: Uuid,
+    pub(crate) name: Arc<str>,
+    pub(crate) from: i64,
+    pub(crate) to: i64,
+}
+
+/// Work that needs the store but not the writer.
+pub(crate) enum Job {
+    Claim(Claim, ClaimGuard, PopReply),
+    DeadLetters(DeadLetterRequest, Reply<Bytes>),
+}
+
+impl Job {
+    fn run(self, db: &Db) {
+        match self {
+            Job::Claim(claim, guard, reply) => {
+                // When nobody listens any more the delivery comes back, and its guard gives the claim back.
+                let answer = match messages(db, &claim) {
+                    Ok(Some(body)) => Ok(Some(Delivery { body, guard })),
+                    // The queue was deleted in between.
+                    Ok(None) => Ok(None),
+                    Err(e) => Err(Failure(explain(&e))),
+                };
+                let _ = reply.send(answer);
+            }
+            Job::DeadLetters(request, reply) => {
+                let _ = reply.send(dead_letters(db, &request).map_err(|e| Failure(explain(&e))));
+            }
+        }
+    }
+}
+
+/// The reader threads, or none.
+pub(crate) struct Readers {
+    jobs: Option<Sender<Job>>,
+    inbox: Option<crossbeam_channel::Receiver<Job>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Readers {
+    pub(crate) fn none() -> Readers {
+        Readers {
+            jobs: None,
+            inbox: None,
+            threads: Vec::new(),
+        }
+    }
+
+    pub(crate) fn start(&mut self, n: usize, db: Db) -> io::Result<()> {
+        if self.jobs.is_none() {
+            let (jobs, inbox) = crossbeam_channel::unbounded();
+            (self.jobs, self.inbox) = (Some(jobs), Some(inbox));
+        }
+        let Some(inbox) = self.inbox.clone() else {
+            return Ok(());
+        };
+        let work = move || inbox.iter().for_each(|job: Job| job.run(&db));
+        self.threads.push(
+            thread::Builder::new()
+                .name(format!("queen-reader-{n}"))
+                .spawn(work)?,
+        );
+        Ok(())
+    }
+
+    /// Runs a job on a reader thread, or here when there is none.
+    pub(crate) fn run(&self, job: Job, db: &Db) {
+        match &self.jobs {
+            None => job.run(db),
+            Some(jobs) => {
+                if let Err(refused) = jobs.send(job) {
+                    refused.0.run(db);
+                }
+            }
+        }
+    }
+
+    /// Lets the threads finish their work and waits for them.
+    pub(crate) fn join(&mut self) {
+        self.jobs = None;
+        self.inbox = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The body of a pop, built by hand so that payloads are copied and never parsed.
+fn messages(db: &Db, claim: &Claim) -> Result<Option<Bytes>> {
+    let Some(first) = claim.parts.first() else {
+        return Ok(None);
+    };
+    let lease = claim.lease.map_or_else(String::new, |id| id.to_string());
+    let group = quote(&claim.group);
+    let mut out = String::with_capacity(1024);
+    let _ = write!(
+        out,
+        r#"{{"success":true,"queue":{},"partition":{},"partitionId":"{}","leaseId":"{lease}","consumerGroup":{group},"messages":["#,
+        quote(&claim.queue),
+        quote(&first.name),
+        first.uuid,
+    );
+    let start = out.len();
+    for part in &claim.parts {
+        let tail = format!(
+            r#""partitionId":"{}","partition":{},"leaseId":"{lease}","consumerGroup":{group}}}"#,
+            part.uuid,
+            quote(&part.name),
+        );
+        // The messages of a segment share their time, so it is written once.
+        let mut time = (i64::MIN, String::new());
+        db.each(part.id, part.from, part.to, |_, created, record| {
+            if time.0 != created {
+                time = (created, clock::iso(created));
+            }
+            if out.len() > start {
+                out.push(',');
+            }
+            let _ = write!(
+                out,
+                r#"{{"id":"{}","transactionId":{},"#,
+                record.id,
+                quote(record.txn)
+            );
+            out.push_str(r#""traceId":null,"data":"#);
+            out.push_str(record.payload);
+            let _ = write!(
+                out,
+                r#","producerSub":null,"createdAt":"{}",{tail}"#,
+                time.1
+            );
+        })?;
+    }
+    if out.len() == start {
+        return Ok(None);
+    }
+    let _ = write!(out, r#"],"partitionsClaimed":{}}}"#, claim.parts.len());
+    Ok(Some(out.into()))
+}
+
+fn dead_letters(db: &Db, request: &DeadLetterRequest) -> Result<Bytes> {
+    let rows = db.dead_letters(
+        &request.queue,
+        &request.group,
+        request.limit,
+        request.offset,
+    )?;
+    let mut out = String::from(r#"{"messages":["#);
+    for (n, row) in rows.iter().enumerate() {
+        if n > 0 {
+            out.push(',');
+        }
+        let failed = clock::iso(row.failed);
+        let _ = write!(
+            out,
+            r#"{{"id":"{}","transactionId":{},"partitionId":"{}","queue":{},"partition":{},"consumerGroup":{},"errorMessage":{},"retryCount":{},"data":{},"producerSub":null,"createdAt":"{failed}","failedAt":"{failed}"}}"#,
+            row.id,
+            quote(&row.txn),
+            row.part_id,
+            quote(&row.queue),
+            quote(&row.part),
+            quote(&row.group),
+            quote(&row.error),
+            row.retries,
+            row.payload,
+        );
+    }
+    let (limit, offset, total) = (request.limit, request.offset, rows.len());
+    let _ = write!(
+        out,
+        r#"],"pagination":{{"limit":{limit},"offset":{offset}}},"total":{total}}}"#
+    );
+    Ok(out.into())
+}
+
+/// A text as JSON. Writing a string to a string cannot fail.
+pub(crate) fn quote(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
+}

@@ -1,0 +1,464 @@
+//! The writer thread: takes what has gathered in its inbox, does it in one SQLite transaction, and answers after the
+//! commit. What arrives during a commit makes up the next transaction; that is the whole of group commit.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::command::{
+    Acked, ClaimGuard, ClaimKey, Command, Configured, Extended, Failure, PopReply, PopRequest,
+    Pushed,
+};
+use super::model::{GroupId, Model, PartId};
+use super::park::{LaneKey, Parking, Waiter};
+use super::reader::{Claim, Job, Readers};
+use crate::clock::{self, SECOND};
+use crate::store::{CursorRow, Db, Result, explain};
+
+/// The most commands in one transaction: bounds the wait of the first of them.
+const GROUP: usize = 1024;
+
+/// The state of the writer thread.
+pub(crate) struct Writer {
+    pub(super) db: Db,
+    pub(super) model: Model,
+    pub(super) round: Round,
+    parking: Parking,
+    readers: Readers,
+    inbox: Receiver<Command>,
+    /// For the guards of claims, which send the claim back here.
+    commands: Sender<Command>,
+    /// The model may show what was rolled back: read it anew before use.
+    stale: bool,
+    /// No pop is parked any more.
+    ending: bool,
+}
+
+/// What belongs to the transaction at hand.
+#[derive(Default)]
+pub(super) struct Round {
+    pub(super) now: i64,
+    /// Messages that are not in a row yet, so that small pushes to one partition share a segment.
+    pub(super) segments: HashMap<PartId, super::push::OpenSegment>,
+    /// Cursors to write before the commit.
+    pub(super) cursors: BTreeSet<(GroupId, PartId)>,
+    /// Partitions in which something may have become deliverable.
+    pub(super) woken: HashSet<PartId>,
+    /// Lanes whose time has come.
+    lanes: Vec<LaneKey>,
+    /// Parked pops that got something.
+    served: Vec<(Waiter, Claimed)>,
+}
+
+/// A claim and how to take it back.
+pub(super) type Claimed = (Claim, ClaimKey);
+
+/// The answer of a command, held back until the commit.
+enum Answer {
+    Pushed(Vec<Pushed>),
+    Popped(Popped),
+    Acked(Vec<Acked>),
+    Extended(Extended),
+    Configured(Configured),
+    Described(Option<String>),
+    Deleted(bool),
+    Nothing,
+}
+
+enum Popped {
+    Claimed(Claimed),
+    Park,
+    Empty,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        db: Db,
+        inbox: Receiver<Command>,
+        commands: Sender<Command>,
+        readers: Readers,
+    ) -> Result<Writer> {
+        let model = Model::load(&db, clock::now())?;
+        Ok(Writer {
+            db,
+            model,
+            round: Round::default(),
+            parking: Parking::default(),
+            readers,
+            inbox,
+            commands,
+            stale: false,
+            ending: false,
+        })
+    }
+
+    /// Works until it is told to close.
+    pub(crate) fn run(mut self) {
+        loop {
+            let mut commands = Vec::new();
+            match self.wait() {
+                Ok(first) => commands.push(first),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            commands.extend(self.inbox.try_iter().take(GROUP - commands.len()));
+            let close = commands.iter().position(|c| matches!(c, Command::Close));
+            // What came after the close is dropped, which its senders see as "closed".
+            commands.truncate(close.unwrap_or(commands.len()));
+            self.do_round(commands);
+            while let Some(waiter) = self.parking.due_deadline(clock::now()) {
+                let _ = waiter.reply.send(Ok(None));
+            }
+            if close.is_some() {
+                break;
+            }
+        }
+        self.finish();
+    }
+
+    /// Sleeps until a command comes or a parked pop has something due. Costs nothing while nothing happens.
+    fn wait(&self) -> std::result::Result<Command, RecvTimeoutError> {
+        match self.parking.next_due() {
+            None => self
+                .inbox
+                .recv()
+                .map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => {
+                let left = due.saturating_sub(clock::now()).clamp(0, 3600 * SECOND);
+                // A little late rather than early: early would mean to look twice.
+                let until = Instant::now() + Duration::from_micros(left as u64 + 200);
+                self.inbox.recv_deadline(until)
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.end_polls();
+        self.readers.join();
+        // Claims that nobody took come back now; nothing else is accepted.
+        let late = self
+            .inbox
+            .try_iter()
+            .filter(|c| matches!(c, Command::Release(_)))
+            .collect();
+        self.do_round(late);
+    }
+
+    fn end_polls(&mut self) {
+        self.ending = true;
+        for waiter in self.parking.drain() {
+            let _ = waiter.reply.send(Ok(None));
+        }
+    }
+
+    /// One transaction for all commands. If it fails, each gets a transaction of its own, so that the error reaches
+    /// the guilty one alone.
+    fn do_round(&mut self, commands: Vec<Command>) {
+        match self.transact(&commands) {
+            Ok(answers) => {
+                for (waiter, claimed) in std::mem::take(&mut self.round.served) {
+                    self.deliver(claimed, waiter.reply);
+                }
+                for (command, answer) in commands.into_iter().zip(answers) {
+                    self.answer(command, answer);
+                }
+            }
+            Err(error) => {
+                self.undo();
+                if commands.len() > 1 {
+                    commands
+                        .into_iter()
+                        .for_each(|command| self.do_round(vec![command]));
+                } else if let Some(command) = commands.into_iter().next() {
+                    refuse(command, Failure(explain(&error)));
+                }
+            }
+        }
+    }
+
+    fn transact(&mut self, commands: &[Command]) -> Result<Vec<Answer>> {
+        self.round = Round {
+            now: clock::now(),
+            ..Round::default()
+        };
+        if self.stale {
+            self.model = Model::load(&self.db, self.round.now)?;
+            self.stale = false;
+        }
+        while let Some(lane) = self.parking.due_check(self.round.now) {
+            self.round.lanes.push(lane);
+        }
+        let sync = self.parking.has_auto_ack() || commands.iter().any(|c| self.needs_sync(c));
+        self.db.begin(sync)?;
+        // All commands of a round are concurrent, so their order is free: first what may make messages deliverable,
+        // then the pops that have waited, then the new pops.
+        let mut answers = Vec::with_capacity(commands.len());
+        for command in commands {
+            answers.push(self.apply(command)?);
+        }
+        self.wake()?;
+        for (command, answer) in commands.iter().zip(&mut answers) {
+            if let Command::Pop(request, reply) = command {
+                *answer = Answer::Popped(self.first_pop(request, reply)?);
+            }
+        }
+        self.flush_all()?;
+        self.write_cursors()?;
+        self.db.commit()?;
+        Ok(answers)
+    }
+
+    /// Whether losing this to a power failure would break a promise. A lost lease only redelivers.
+    fn needs_sync(&self, command: &Command) -> bool {
+        match command {
+            Command::Push(..) | Command::Ack(..) | Command::Configure(..) | Command::Delete(..) => {
+                true
+            }
+            Command::Pop(request, _) => request.auto_ack || !self.knows_group(request),
+            _ => false,
+        }
+    }
+
+    fn knows_group(&self, request: &PopRequest) -> bool {
+        let queue = self
+            .model
+            .queue_id(&request.queue)
+            .and_then(|id| self.model.queues.get(&id));
+        queue.is_some_and(|queue| queue.groups.contains_key(&request.group))
+    }
+
+    fn apply(&mut self, command: &Command) -> Result<Answer> {
+        Ok(match command {
+            Command::Push(request, _) => Answer::Pushed(self.push(request)?),
+            Command::Ack(request, _) => Answer::Acked(self.ack(request)?),
+            Command::Extend { lease, seconds, .. } => {
+                Answer::Extended(self.extend(*lease, *seconds))
+            }
+            Command::Configure(request, _) => Answer::Configured(self.configure(request)?),
+            Command::Describe(queue, _) => Answer::Described(self.describe(queue)?),
+            Command::Delete(queue, _) => Answer::Deleted(self.delete(queue)?),
+            Command::Release(key) => {
+                self.release(key);
+                Answer::Nothing
+            }
+            Command::Cancel(id) => {
+                self.parking.remove(*id);
+                Answer::Nothing
+            }
+            Command::Pop(..) | Command::DeadLetters(..) | Command::EndPolls | Command::Close => {
+                Answer::Nothing
+            }
+        })
+    }
+
+    /// A pop that has just arrived.
+    fn first_pop(&mut self, request: &PopRequest, reply: &PopReply) -> Result<Popped> {
+        if reply.is_closed() {
+            return Ok(Popped::Empty);
+        }
+        Ok(match self.claim(request, false)? {
+            Some(claimed) => Popped::Claimed(claimed),
+            None if request.wait.is_some() && !self.ending => Popped::Park,
+            None => Popped::Empty,
+        })
+    }
+
+    /// Hands what has become deliverable to the parked pops, in the order of their arrival.
+    fn wake(&mut self) -> Result<()> {
+        for part in std::mem::take(&mut self.round.woken) {
+            let Some(found) = self.model.parts.get(&part) else {
+                continue;
+            };
+            let Some(queue) = self.model.queues.get(&found.queue) else {
+                continue;
+            };
+            let name = found.name.clone();
+            for lane in self.parking.lanes_of(&queue.name) {
+                while let Some(id) = self.parking.first_named(&lane, &name) {
+                    if !self.serve(id)? {
+                        break;
+                    }
+                }
+                self.serve_any(&lane)?;
+            }
+        }
+        for lane in self.round.lanes.clone() {
+            for name in self.parking.named_parts(&lane) {
+                while let Some(id) = self.parking.first_named(&lane, &name) {
+                    if !self.serve(id)? {
+                        break;
+                    }
+                }
+            }
+            self.serve_any(&lane)?;
+        }
+        Ok(())
+    }
+
+    fn serve_any(&mut self, lane: &LaneKey) -> Result<()> {
+        while let Some(id) = self.parking.first_any(lane) {
+            if !self.serve(id)? {
+                break;
+            }
+        }
+        self.plan_check(lane);
+        Ok(())
+    }
+
+    /// Tries to serve a parked pop; false means that there is nothing for it or for those behind it.
+    fn serve(&mut self, id: u64) -> Result<bool> {
+        let Some(waiter) = self.parking.get(id) else {
+            return Ok(false);
+        };
+        if waiter.reply.is_closed() {
+            self.parking.remove(id);
+            return Ok(true);
+        }
+        let request = waiter.request.clone();
+        let Some(claimed) = self.claim(&request, true)? else {
+            return Ok(false);
+        };
+        if let Some(waiter) = self.parking.remove(id) {
+            self.round.served.push((waiter, claimed));
+        }
+        Ok(true)
+    }
+
+    /// Looks again when the next lease of the group runs out or the next delay ends.
+    fn plan_check(&mut self, lane: &LaneKey) {
+        let Some(queue) = self
+            .model
+            .queue_id(&lane.0)
+            .and_then(|id| self.model.queues.get(&id))
+        else {
+            return;
+        };
+        let Some(group) = queue
+            .groups
+            .get(&lane.1)
+            .and_then(|id| self.model.groups.get(id))
+        else {
+            return;
+        };
+        if let Some((at, _)) = group.first_blocked() {
+            self.parking.check_at(lane, at);
+        }
+    }
+
+    fn write_cursors(&mut self) -> Result<()> {
+        for (group, part) in std::mem::take(&mut self.round.cursors) {
+            let Some(cursor) = self
+                .model
+                .groups
+                .get(&group)
+                .and_then(|g| g.cursors.get(&part))
+            else {
+                continue;
+            };
+            self.db.put_cursor(&CursorRow {
+                group,
+                part,
+                committed: cursor.committed,
+                delivered: cursor.delivered,
+                retries: cursor.retries,
+                lease: cursor
+                    .lease
+                    .map(|lease| (lease.id, lease.expires, lease.batch_end)),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Puts everything back as it was before a transaction that failed.
+    fn undo(&mut self) {
+        self.db.rollback();
+        self.stale = true;
+        let round = std::mem::take(&mut self.round);
+        for (waiter, _) in round.served {
+            self.parking.add(waiter);
+        }
+        for lane in round.lanes {
+            self.parking.check_at(&lane, round.now + SECOND);
+        }
+    }
+
+    fn answer(&mut self, command: Command, answer: Answer) {
+        // A reply whose receiver is gone is nobody's loss: the work is committed.
+        match (command, answer) {
+            (Command::Push(_, reply), Answer::Pushed(items)) => drop(reply.send(Ok(items))),
+            (Command::Ack(_, reply), Answer::Acked(items)) => drop(reply.send(Ok(items))),
+            (Command::Extend { reply, .. }, Answer::Extended(extended)) => {
+                drop(reply.send(Ok(extended)))
+            }
+            (Command::Configure(_, reply), Answer::Configured(configured)) => {
+                drop(reply.send(Ok(configured)))
+            }
+            (Command::Describe(_, reply), Answer::Described(text)) => drop(reply.send(Ok(text))),
+            (Command::Delete(_, reply), Answer::Deleted(existed)) => drop(reply.send(Ok(existed))),
+            (Command::Pop(request, reply), Answer::Popped(popped)) => match popped {
+                Popped::Claimed(claimed) => self.deliver(claimed, reply),
+                Popped::Empty => drop(reply.send(Ok(None))),
+                Popped::Park => self.park(request, reply),
+            },
+            (Command::DeadLetters(request, reply), _) => {
+                self.readers.run(Job::DeadLetters(request, reply), &self.db);
+            }
+            (Command::EndPolls, _) => self.end_polls(),
+            _ => {}
+        }
+    }
+
+    fn park(&mut self, request: PopRequest, reply: PopReply) {
+        let lane = (request.queue.clone(), request.group.clone());
+        let deadline = self.round.now.saturating_add(request.wait.unwrap_or(0));
+        self.parking.add(Waiter {
+            request,
+            deadline,
+            reply,
+        });
+        self.plan_check(&lane);
+    }
+
+    fn deliver(&self, (claim, key): Claimed, reply: PopReply) {
+        let guard = ClaimGuard::new(key, self.commands.clone());
+        self.readers.run(Job::Claim(claim, guard, reply), &self.db);
+    }
+
+    /// Marks that pops on a partition should look again.
+    pub(super) fn wake_part(&mut self, part: PartId) {
+        self.round.woken.insert(part);
+    }
+
+    /// Puts a cursor in its place after a change, and has it written.
+    pub(super) fn changed(&mut self, group: GroupId, part: PartId) {
+        let next = self.model.next(part);
+        if let Some(found) = self.model.groups.get_mut(&group) {
+            found.settle(part, next, self.round.now);
+        }
+        self.round.cursors.insert((group, part));
+    }
+
+    /// The name of a queue, shared.
+    pub(super) fn queue_name(&self, queue: i64) -> Arc<str> {
+        self.model
+            .queues
+            .get(&queue)
+            .map_or_else(|| Arc::from(""), |q| q.name.clone())
+    }
+}
+
+fn refuse(command: Command, failure: Failure) {
+    match command {
+        Command::Push(_, reply) => drop(reply.send(Err(failure))),
+        Command::Pop(_, reply) => drop(reply.send(Err(failure))),
+        Command::Ack(_, reply) => drop(reply.send(Err(failure))),
+        Command::Extend { reply, .. } => drop(reply.send(Err(failure))),
+        Command::Configure(_, reply) => drop(reply.send(Err(failure))),
+        Command::Describe(_, reply) => drop(reply.send(Err(failure))),
+        Command::Delete(_, reply) => drop(reply.send(Err(failure))),
+        Command::DeadLetters(_, reply) => drop(reply.send(Err(failure))),
+        Command::Cancel(_) | Command::Release(_) | Command::EndPolls | Command::Close => {}
+    }
+}

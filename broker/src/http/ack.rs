@@ -1,0 +1,148 @@
+//! `POST /api/v1/ack`, `/api/v1/ack/batch` and `/api/v1/lease/:lease/extend`.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::pop::QUEUE_MODE;
+use super::{App, Shared, answer};
+use crate::clock;
+use crate::engine::command::{AckItem, AckRequest, Command, Extended, Verdict};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Ack {
+    transaction_id: Option<String>,
+    partition_id: Option<String>,
+    lease_id: Option<String>,
+    status: Option<String>,
+    consumer_group: Option<String>,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Batch {
+    acknowledgments: Option<Vec<Ack>>,
+    consumer_group: Option<String>,
+}
+
+pub(super) async fn single(State(app): Shared, body: Bytes) -> Response {
+    match serde_json::from_slice::<Ack>(&body) {
+        Ok(mut ack) => {
+            let group = ack.consumer_group.take();
+            acknowledge(&app, group, vec![ack]).await
+        }
+        Err(e) => answer::bad_body(e),
+    }
+}
+
+pub(super) async fn batch(State(app): Shared, body: Bytes) -> Response {
+    match serde_json::from_slice::<Batch>(&body) {
+        Ok(batch) => {
+            acknowledge(
+                &app,
+                batch.consumer_group,
+                batch.acknowledgments.unwrap_or_default(),
+            )
+            .await
+        }
+        Err(e) => answer::bad_body(e),
+    }
+}
+
+async fn acknowledge(app: &App, group: Option<String>, acks: Vec<Ack>) -> Response {
+    let mut names = Vec::with_capacity(acks.len());
+    let mut items = Vec::with_capacity(acks.len());
+    for ack in acks {
+        let txn = ack.transaction_id.unwrap_or_default();
+        names.push(txn.clone());
+        items.push(AckItem {
+            txn,
+            part: ack.partition_id.unwrap_or_default(),
+            lease: ack.lease_id.unwrap_or_default(),
+            verdict: verdict(ack.status.as_deref()),
+            error: ack.error,
+        });
+    }
+    let group = group.unwrap_or_else(|| QUEUE_MODE.into());
+    let acked = match app
+        .engine
+        .ask(|reply| Command::Ack(AckRequest { group, items }, reply))
+        .await
+    {
+        Ok(acked) => acked,
+        Err(reason) => return answer::refused(reason),
+    };
+    let rows: Vec<Value> = names
+        .into_iter()
+        .zip(acked)
+        .enumerate()
+        .map(|(index, (txn, acked))| {
+            json!({
+                "index": index,
+                "transactionId": txn,
+                "success": acked.success,
+                "error": acked.error,
+                "leaseReleased": acked.lease_released,
+                "dlq": acked.dlq,
+                "noop": acked.noop,
+            })
+        })
+        .collect();
+    answer::json(StatusCode::OK, Value::from(rows).to_string())
+}
+
+/// The meaning of a status. Letters count, and a word nobody knows is a failure: better once too often than lost.
+fn verdict(status: Option<&str>) -> Verdict {
+    match status {
+        None | Some("completed" | "success" | "acked" | "ok") => Verdict::Completed,
+        Some("retry") => Verdict::Retry,
+        Some("dlq") => Verdict::Dlq,
+        Some(_) => Verdict::Failed,
+    }
+}
+
+#[derive(Deserialize)]
+struct Extend {
+    seconds: i64,
+}
+
+pub(super) async fn extend(State(app): Shared, Path(text): Path<String>, body: Bytes) -> Response {
+    // A body that says nothing readable means a minute: old clients send `{}`.
+    let seconds = serde_json::from_slice::<Extend>(&body).map_or(60, |extend| extend.seconds);
+    let extended = match text.parse::<Uuid>() {
+        Ok(lease) => {
+            app.engine
+                .ask(|reply| Command::Extend {
+                    lease,
+                    seconds,
+                    reply,
+                })
+                .await
+        }
+        Err(_) => Ok(Extended {
+            renewed: 0,
+            expires: None,
+        }),
+    };
+    let extended = match extended {
+        Ok(extended) => extended,
+        Err(reason) => return answer::refused(reason),
+    };
+    let expires = extended.expires.map(clock::iso);
+    // Three names for one time: each generation of clients reads another.
+    let body = json!({
+        "leaseId": text,
+        "success": extended.renewed > 0,
+        "renewed": extended.renewed,
+        "newExpiresAt": expires,
+        "expiresAt": expires,
+        "lease_expires_at": expires,
+    });
+    answer::json(StatusCode::OK, body.to_string())
+}

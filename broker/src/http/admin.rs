@@ -1,0 +1,150 @@
+//! Configure, describe and delete queues; dead letters; health.
+
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{Shared, answer};
+use crate::engine::command::{Command, ConfigureRequest, DeadLetterRequest};
+use crate::engine::queue_options::QueueOptions;
+
+pub(super) async fn configure(State(app): Shared, body: Bytes) -> Response {
+    let given: Map<String, Value> = match serde_json::from_slice(&body) {
+        Ok(given) => given,
+        Err(e) => return answer::bad_body(e),
+    };
+    let queue = match given.get("queue") {
+        Some(Value::String(queue)) => queue.clone(),
+        None | Some(Value::Null) => {
+            return answer::error(StatusCode::BAD_REQUEST, "queue is required");
+        }
+        Some(other) => return answer::bad_body(format!("queue must be a string, not {other}")),
+    };
+    if let Some(c) = queue.chars().find(|c| *c < ' ') {
+        return answer::bad_body(format!(
+            "queue contains the control character U+{:04X}",
+            u32::from(c)
+        ));
+    }
+    // Old clients put the options beside the queue.
+    let options = given
+        .get("options")
+        .and_then(Value::as_object)
+        .unwrap_or(&given);
+    let read = QueueOptions::from_request(options).and_then(|read| {
+        let namespace = text(options, &given, "namespace")?;
+        let task = text(options, &given, "task")?;
+        Ok((read, namespace, task))
+    });
+    let (options, namespace, task) = match read {
+        Ok(read) => read,
+        Err(fault) => return answer::bad_body(fault),
+    };
+    let request = ConfigureRequest {
+        queue: queue.clone(),
+        namespace: namespace.clone(),
+        task: task.clone(),
+        options: options.clone(),
+    };
+    let configured = match app
+        .engine
+        .ask(|reply| Command::Configure(request, reply))
+        .await
+    {
+        Ok(configured) => configured,
+        Err(reason) => return answer::refused(reason),
+    };
+    let body = json!({
+        "configured": true,
+        "queueId": configured.id,
+        "partitionId": null,
+        "queue": queue,
+        "namespace": namespace,
+        "task": task,
+        "storage": "segments",
+        "options": options,
+    });
+    answer::json(StatusCode::OK, body.to_string())
+}
+
+/// A name among the options, else beside them, else empty.
+fn text(
+    options: &Map<String, Value>,
+    given: &Map<String, Value>,
+    name: &str,
+) -> Result<String, String> {
+    match options.get(name).or_else(|| given.get(name)) {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(other) => Err(format!("{name} must be a string, not {other}")),
+    }
+}
+
+pub(super) async fn describe(State(app): Shared, Path(queue): Path<String>) -> Response {
+    match app
+        .engine
+        .ask(|reply| Command::Describe(queue, reply))
+        .await
+    {
+        Ok(Some(text)) => answer::json(StatusCode::OK, text),
+        Ok(None) => answer::error(StatusCode::NOT_FOUND, "Queue not found"),
+        Err(reason) => answer::refused(reason),
+    }
+}
+
+pub(super) async fn delete(State(app): Shared, Path(queue): Path<String>) -> Response {
+    let name = queue.clone();
+    let body = match app.engine.ask(|reply| Command::Delete(name, reply)).await {
+        Ok(true) => json!({ "queue": queue, "deleted": true, "existed": true }),
+        Ok(false) => json!({
+            "queue": queue,
+            "deleted": false,
+            "existed": false,
+            "message": "Queue not found, nothing was deleted",
+        }),
+        Err(reason) => return answer::refused(reason),
+    };
+    answer::json(StatusCode::OK, body.to_string())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Page {
+    #[serde(default)]
+    queue: String,
+    #[serde(default)]
+    consumer_group: String,
+    limit: Option<i64>,
+    offset: Option<i64>,
+}
+
+pub(super) async fn dead_letters(State(app): Shared, Query(page): Query<Page>) -> Response {
+    let request = DeadLetterRequest {
+        queue: page.queue,
+        group: page.consumer_group,
+        limit: page.limit.unwrap_or(100).max(0),
+        offset: page.offset.unwrap_or(0).max(0),
+    };
+    match app
+        .engine
+        .ask(|reply| Command::DeadLetters(request, reply))
+        .await
+    {
+        // Built from texts, so it is one.
+        Ok(body) => answer::json(StatusCode::OK, String::from_utf8_lossy(&body).into_owned()),
+        Err(reason) => answer::refused(reason),
+    }
+}
+
+pub(super) async fn health() -> Response {
+    let body = json!({
+        "status": "healthy",
+        "database": "connected",
+        "engine": "queen-broker",
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    answer::json(StatusCode::OK, body.to_string())
+}

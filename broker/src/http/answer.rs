@@ -1,0 +1,98 @@
+//! Answers, and the body that knows whether it was handed over.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use http_body::{Frame, SizeHint};
+use serde_json::json;
+
+use crate::engine::Refused;
+use crate::engine::command::{ClaimGuard, Delivery};
+
+/// A JSON answer from finished text.
+pub(super) fn json(status: StatusCode, text: String) -> Response {
+    typed(status, Body::from(text))
+}
+
+fn typed(status: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// `{"error": ...}`.
+pub(super) fn error(status: StatusCode, text: &str) -> Response {
+    json(status, json!({ "error": text }).to_string())
+}
+
+/// A body that could not be read.
+pub(super) fn bad_body(reason: impl std::fmt::Display) -> Response {
+    error(StatusCode::BAD_REQUEST, &format!("bad body: {reason}"))
+}
+
+/// The broker is closed or closing.
+pub(super) fn closed() -> Response {
+    error(StatusCode::SERVICE_UNAVAILABLE, "broker is closed")
+}
+
+/// Nothing to deliver.
+pub(super) fn empty() -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// The engine gave no answer.
+pub(super) fn refused(reason: Refused) -> Response {
+    match reason {
+        Refused::Closed => closed(),
+        Refused::Failed(failure) => error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("store: {}", failure.0),
+        ),
+    }
+}
+
+/// Messages. Their claim is given back if the body is dropped before anyone took it.
+pub(super) fn delivery(delivery: Delivery) -> Response {
+    let body = Claimed {
+        data: Some(delivery.body),
+        guard: delivery.guard,
+    };
+    typed(StatusCode::OK, Body::new(body))
+}
+
+struct Claimed {
+    data: Option<Bytes>,
+    guard: ClaimGuard,
+}
+
+impl http_body::Body for Claimed {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let data = self.data.take();
+        if data.is_some() {
+            self.guard.handed_over();
+        }
+        Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.data.as_ref().map_or(0, |data| data.len() as u64))
+    }
+}

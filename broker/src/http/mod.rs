@@ -1,0 +1,118 @@
+//! The wire: routes, request bodies, answers. No queue semantics.
+
+mod ack;
+mod admin;
+mod answer;
+mod pop;
+mod push;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
+
+use crate::engine::Engine;
+
+/// The largest request body.
+const MAX_BODY: usize = 64 * 1024 * 1024;
+
+/// What every handler may use.
+pub(crate) struct App {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) token: Option<String>,
+}
+
+type Shared = State<Arc<App>>;
+
+/// The one router: TCP and in-process requests walk through the same one.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/api/v1/push", post(push::push))
+        .route("/api/v1/pop/queue/{queue}", get(pop::queue))
+        .route(
+            "/api/v1/pop/queue/{queue}/partition/{partition}",
+            get(pop::partition),
+        )
+        .route("/api/v1/ack", post(ack::single))
+        .route("/api/v1/ack/batch", post(ack::batch))
+        .route("/api/v1/lease/{lease}/extend", post(ack::extend))
+        .route("/api/v1/configure", post(admin::configure))
+        .route(
+            "/api/v1/resources/queues/{queue}",
+            get(admin::describe).delete(admin::delete),
+        )
+        .route("/api/v1/dlq", get(admin::dead_letters))
+        .route("/health", get(admin::health))
+        .fallback(no_route)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(app.clone(), gate))
+        .with_state(app)
+}
+
+/// Turns away what comes without the token or after the end.
+async fn gate(State(app): Shared, request: Request, next: Next) -> Response {
+    if app.engine.is_closed() {
+        return answer::closed();
+    }
+    let public = request.uri().path() == "/health";
+    match &app.token {
+        Some(token) if !public => match bearer(request.headers()) {
+            None => answer::error(StatusCode::UNAUTHORIZED, "Authentication required"),
+            Some(given) if !same(given, token) => {
+                answer::error(StatusCode::UNAUTHORIZED, "Invalid token")
+            }
+            Some(_) => next.run(request).await,
+        },
+        _ => next.run(request).await,
+    }
+}
+
+/// The token of a request, with or without the word `Bearer`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
+    let token = match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        _ => value,
+    };
+    (!token.is_empty()).then_some(token)
+}
+
+/// Compares in a time that tells nothing about where the texts differ.
+fn same(a: &str, b: &str) -> bool {
+    let differences = a
+        .bytes()
+        .zip(b.bytes())
+        .fold(0, |sum, (x, y)| sum | (x ^ y));
+    a.len() == b.len() && differences == 0
+}
+
+async fn no_route() -> Response {
+    answer::json(
+        StatusCode::NOT_FOUND,
+        r#"{"error":"Not Found","code":"no_such_route"}"#.into(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_may_come_bare_or_with_its_scheme() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, value.parse().unwrap());
+            bearer(&headers).map(str::to_owned)
+        };
+        assert_eq!(with("Bearer s3cret").as_deref(), Some("s3cret"));
+        assert_eq!(with("bEARER  s3cret ").as_deref(), Some("s3cret"));
+        assert_eq!(with("s3cret").as_deref(), Some("s3cret"));
+        assert_eq!(with("  "), None);
+        assert!(same("abc", "abc") && !same("abc", "abd") && !same("abc", "ab"));
+    }
+}

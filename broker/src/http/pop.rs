@@ -1,0 +1,147 @@
+//! `GET /api/v1/pop/...`.
+
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::{App, Shared, answer};
+use crate::clock;
+use crate::engine::command::{PopRequest, Start};
+
+/// The group of consumers that name none.
+pub(super) const QUEUE_MODE: &str = "__QUEUE_MODE__";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Parameters {
+    batch: Option<i64>,
+    #[serde(default)]
+    wait: bool,
+    timeout: Option<i64>,
+    consumer_group: Option<String>,
+    #[serde(default)]
+    auto_ack: bool,
+    subscription_mode: Option<String>,
+    subscription_from: Option<String>,
+    partitions: Option<i64>,
+    lease_seconds: Option<i64>,
+}
+
+/// Any partition of a queue.
+pub(super) async fn queue(
+    State(app): Shared,
+    Path(queue): Path<String>,
+    Query(parameters): Query<Parameters>,
+) -> Response {
+    pop(&app, queue, None, parameters).await
+}
+
+/// One partition.
+pub(super) async fn partition(
+    State(app): Shared,
+    Path((queue, partition)): Path<(String, String)>,
+    Query(parameters): Query<Parameters>,
+) -> Response {
+    pop(&app, queue, Some(partition), parameters).await
+}
+
+async fn pop(app: &App, queue: String, part: Option<String>, given: Parameters) -> Response {
+    let start = start(&given, part.is_some());
+    let request = PopRequest {
+        id: 0,
+        queue: queue.into(),
+        part: part.map(Into::into),
+        group: given
+            .consumer_group
+            .unwrap_or_else(|| QUEUE_MODE.into())
+            .into(),
+        batch: given.batch.unwrap_or(200).max(1),
+        parts: given.partitions.unwrap_or(1).max(1),
+        wait: given
+            .wait
+            .then(|| given.timeout.unwrap_or(30_000).max(0).saturating_mul(1000)),
+        auto_ack: given.auto_ack,
+        lease_seconds: given.lease_seconds,
+        start,
+    };
+    match app.engine.pop(request).await {
+        Ok(Some(delivery)) => answer::delivery(delivery),
+        Ok(None) => answer::empty(),
+        Err(reason) => answer::refused(reason),
+    }
+}
+
+/// Where a new group starts. A time that cannot be read means "now", but on the partition route it is ignored.
+fn start(given: &Parameters, one_partition: bool) -> Start {
+    if given.consumer_group.as_deref().unwrap_or(QUEUE_MODE) == QUEUE_MODE {
+        return Start::All;
+    }
+    if let Some(from) = given
+        .subscription_from
+        .as_deref()
+        .filter(|from| !from.is_empty())
+    {
+        match clock::parse(from) {
+            Some(time) => return Start::Time(time),
+            None if from == "now" || !one_partition => return Start::New,
+            None => {}
+        }
+    }
+    match given.subscription_mode.as_deref() {
+        None => Start::New,
+        Some(mode) => {
+            let mode = mode.to_ascii_lowercase();
+            let new = matches!(mode.as_str(), "new" | "new-only" | "new_only" | "newonly");
+            if new { Start::New } else { Start::All }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(group: Option<&str>, mode: Option<&str>, from: Option<&str>) -> Parameters {
+        Parameters {
+            batch: None,
+            wait: false,
+            timeout: None,
+            consumer_group: group.map(Into::into),
+            auto_ack: false,
+            subscription_mode: mode.map(Into::into),
+            subscription_from: from.map(Into::into),
+            partitions: None,
+            lease_seconds: None,
+        }
+    }
+
+    #[test]
+    fn queue_mode_always_reads_everything() {
+        assert_eq!(start(&given(None, Some("new"), None), false), Start::All);
+        assert_eq!(
+            start(&given(Some(QUEUE_MODE), None, Some("now")), false),
+            Start::All
+        );
+    }
+
+    #[test]
+    fn a_group_starts_where_it_says() {
+        let g = Some("g");
+        assert_eq!(start(&given(g, None, None), false), Start::New);
+        assert_eq!(start(&given(g, Some("NEW-only"), None), false), Start::New);
+        assert_eq!(start(&given(g, Some("weird"), None), false), Start::All);
+        assert_eq!(
+            start(&given(g, Some("all"), Some("1970-01-01T00:00:01Z")), false),
+            Start::Time(1_000_000)
+        );
+        assert_eq!(
+            start(&given(g, Some("all"), Some("yesterday-ish")), false),
+            Start::New
+        );
+        assert_eq!(
+            start(&given(g, Some("all"), Some("yesterday-ish")), true),
+            Start::All
+        );
+        assert_eq!(start(&given(g, Some("all"), Some("now")), true), Start::New);
+    }
+}

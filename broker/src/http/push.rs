@@ -1,0 +1,137 @@
+//! `POST /api/v1/push`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Shared, answer};
+use crate::engine::command::{Command, PushGroup, PushItem, PushRequest};
+
+/// The longest transaction id, in bytes.
+const MAX_TXN: usize = 65_535;
+
+#[derive(Deserialize)]
+struct Push<'a> {
+    #[serde(borrow)]
+    items: Vec<Item<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Item<'a> {
+    #[serde(borrow)]
+    queue: Cow<'a, str>,
+    #[serde(borrow, default)]
+    partition: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+    #[serde(borrow, default)]
+    transaction_id: Option<Cow<'a, str>>,
+}
+
+pub(super) async fn push(State(app): Shared, body: Bytes) -> Response {
+    let push: Push = match serde_json::from_slice(&body) {
+        Ok(push) => push,
+        Err(e) => return answer::bad_body(e),
+    };
+    if let Some(fault) = push
+        .items
+        .iter()
+        .enumerate()
+        .find_map(|(n, item)| fault(n, item))
+    {
+        return answer::bad_body(fault);
+    }
+    let request = gather(&body, &push.items);
+    let pushed = match app.engine.ask(|reply| Command::Push(request, reply)).await {
+        Ok(pushed) => pushed,
+        Err(reason) => return answer::refused(reason),
+    };
+    let mut out = String::from("[");
+    for (index, (item, pushed)) in push.items.iter().zip(pushed).enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        let id = pushed.id;
+        let txn = item
+            .transaction_id
+            .as_deref()
+            .map_or_else(|| format!("\"{id}\""), quote);
+        let status = if pushed.duplicate {
+            "duplicate"
+        } else {
+            "queued"
+        };
+        let queue = quote(&item.queue);
+        let _ = write!(
+            out,
+            r#"{{"index":{index},"message_id":"{id}","transaction_id":{txn},"queueName":{queue},"status":"{status}"}}"#
+        );
+    }
+    out.push(']');
+    answer::json(StatusCode::CREATED, out)
+}
+
+/// What is wrong with an item, naming the field and the value.
+fn fault(n: usize, item: &Item) -> Option<String> {
+    if item.queue.is_empty() {
+        return Some(format!("items[{n}].queue is empty"));
+    }
+    let fields = [
+        ("queue", Some(&item.queue)),
+        ("partition", item.partition.as_ref()),
+        ("transactionId", item.transaction_id.as_ref()),
+    ];
+    for (name, value) in fields {
+        if let Some(c) = value.and_then(|text| text.chars().find(|c| *c < ' ')) {
+            return Some(format!(
+                "items[{n}].{name} contains the control character U+{:04X}",
+                u32::from(c)
+            ));
+        }
+    }
+    let length = item.transaction_id.as_ref().map_or(0, |txn| txn.len());
+    (length > MAX_TXN).then(|| {
+        format!("items[{n}].transactionId has {length} bytes, at most {MAX_TXN} are allowed")
+    })
+}
+
+/// Sorts the items by partition. Payloads stay slices of the body.
+fn gather(body: &Bytes, items: &[Item]) -> PushRequest {
+    let mut groups: Vec<PushGroup> = Vec::new();
+    let mut places: HashMap<(&str, &str), usize> = HashMap::new();
+    for (index, item) in items.iter().enumerate() {
+        let part = item.partition.as_deref().unwrap_or("Default");
+        let place = *places.entry((&item.queue, part)).or_insert_with(|| {
+            groups.push(PushGroup {
+                queue: item.queue.to_string(),
+                part: part.to_owned(),
+                items: Vec::new(),
+            });
+            groups.len() - 1
+        });
+        if let Some(group) = groups.get_mut(place) {
+            group.items.push(PushItem {
+                index,
+                txn: item.transaction_id.as_ref().map(|txn| txn.to_string()),
+                payload: body.slice_ref(item.payload.get().as_bytes()),
+            });
+        }
+    }
+    PushRequest {
+        groups,
+        count: items.len(),
+    }
+}
+
+/// A text as JSON; writing a string to a string cannot fail.
+fn quote(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
+}

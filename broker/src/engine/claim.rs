@@ -205,7 +205,7 @@ impl Writer {
     }
 
     /// Lets the partitions whose lease or delay has ended back into the row.
-    fn unblock(&mut self, group: GroupId) {
+    pub(super) fn unblock(&mut self, group: GroupId) {
         let Some(group) = self.model.groups.get_mut(&group) else {
             return;
         };

@@ -107,20 +107,18 @@ impl Engine {
     ) -> Result<Option<command::Delivery>, Refused> {
         request.id = self.next_pop.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        // The answer stands before the cancellation: when this future is dropped, the writer sees the answer's
-        // channel closed by the time it hears of the cancellation.
-        let mut parked = Parked {
-            answer,
-            _cancel: Cancel {
-                id: request.id,
-                commands: &self.commands,
-            },
+        let cancel = Cancel {
+            id: request.id,
+            commands: &self.commands,
+            armed: true,
         };
+        let mut parked = Parked { answer, cancel };
         self.commands
             .send(Command::Pop(request, reply))
             .map_err(|_| Refused::Closed)?;
-        (&mut parked.answer)
-            .await
+        let answer = (&mut parked.answer).await;
+        parked.cancel.armed = false;
+        answer
             .map_err(|_| Refused::Closed)?
             .map_err(Refused::Failed)
     }
@@ -147,19 +145,24 @@ impl Drop for Engine {
     }
 }
 
-/// A pop in flight; the order of the fields is the order in which they are dropped.
+/// A pop in flight. The fields are dropped in this order, so that by the time the writer hears of the cancellation it
+/// finds the channel of the answer closed.
 struct Parked<'a, T> {
     answer: oneshot::Receiver<T>,
-    _cancel: Cancel<'a>,
+    cancel: Cancel<'a>,
 }
 
+/// Tells the writer, when dropped before the answer came, that nobody waits any more.
 struct Cancel<'a> {
     id: u64,
     commands: &'a Sender<Command>,
+    armed: bool,
 }
 
 impl Drop for Cancel<'_> {
     fn drop(&mut self) {
-        let _ = self.commands.send(Command::Cancel(self.id));
+        if self.armed {
+            let _ = self.commands.send(Command::Cancel(self.id));
+        }
     }
 }

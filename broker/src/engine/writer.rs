@@ -328,21 +328,21 @@ impl Writer {
 
     /// Looks again when the next lease of the group runs out or the next delay ends.
     fn plan_check(&mut self, lane: &LaneKey) {
-        let Some(queue) = self
+        let queue = self
             .model
             .queue_id(&lane.0)
-            .and_then(|id| self.model.queues.get(&id))
-        else {
+            .and_then(|id| self.model.queues.get(&id));
+        let Some(id) = queue.and_then(|queue| queue.groups.get(&lane.1)).copied() else {
             return;
         };
-        let Some(group) = queue
+        // What is over already needs no second look, and would make the writer spin.
+        self.unblock(id);
+        if let Some((at, _)) = self
+            .model
             .groups
-            .get(&lane.1)
-            .and_then(|id| self.model.groups.get(id))
-        else {
-            return;
-        };
-        if let Some((at, _)) = group.first_blocked() {
+            .get(&id)
+            .and_then(|group| group.first_blocked())
+        {
             self.parking.check_at(lane, at);
         }
     }

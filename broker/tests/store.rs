@@ -1,0 +1,184 @@
+//! What a store file keeps, who may open it, and that commits are shared.
+
+mod common;
+
+use std::fs;
+use std::sync::Arc;
+
+use common::{Api, ack_of, txns};
+use queen_broker::{Broker, Durability, OpenError, Options, Store};
+use serde_json::{Value, json};
+
+fn open(path: &std::path::Path) -> Result<Broker, OpenError> {
+    Broker::open(Options {
+        store: Store::File(path.into()),
+        ..Options::default()
+    })
+}
+
+#[tokio::test]
+async fn a_restart_keeps_messages_cursors_leases_and_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let api = Api::file(&path);
+    api.configure("q", json!({"retryLimit": 1, "leaseTime": 77}))
+        .await;
+    for txn in ["a", "b", "c", "d"] {
+        api.push("q", "p", txn).await;
+    }
+    api.pop("q", "consumerGroup=late").await;
+    api.ack(&api.pop("q", "batch=1").await, "completed").await;
+    api.ack(&api.pop("q", "batch=1").await, "failed").await;
+    let held = api.pop("q", "batch=2").await;
+    let before = api.describe("q").await;
+    api.0.close();
+
+    let api = Api::file(&path);
+    assert_eq!(api.describe("q").await, before);
+    assert!(api.pop("q", "").await.is_null(), "the lease is still held");
+    let items =
+        json!({"items": [{"queue": "q", "partition": "p", "payload": 0, "transactionId": "a"}]});
+    assert_eq!(
+        api.send("POST", "/api/v1/push", items).await.1[0]["status"],
+        "duplicate"
+    );
+    // The retry count was kept: this is the second failure of b.
+    let (_, answer) = api
+        .send(
+            "POST",
+            "/api/v1/ack",
+            ack_of(&held["messages"][0], "failed"),
+        )
+        .await;
+    assert_eq!(answer[0]["dlq"], true);
+    assert_eq!(txns(&api.pop("q", "").await), ["c", "d"]);
+    assert!(
+        api.pop("q", "consumerGroup=late").await.is_null(),
+        "the group stays at the end"
+    );
+    api.push("q", "p", "e").await;
+    assert_eq!(txns(&api.pop("q", "consumerGroup=late").await), ["e"]);
+    let (_, page) = api.send("GET", "/api/v1/dlq", Value::Null).await;
+    assert_eq!(page["messages"][0]["transactionId"], "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_pushes_share_commits() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = Api::file(&folder.path().join("store.db"));
+    let mut pushes = Vec::new();
+    for n in 0..400 {
+        let api = api.clone();
+        pushes.push(tokio::spawn(async move {
+            api.push("q", "p", &n.to_string()).await
+        }));
+    }
+    for push in pushes {
+        push.await.unwrap();
+    }
+    // The pushes of one commit to one partition lie in one segment.
+    let queue = api.describe("q").await;
+    assert_eq!(queue["segments"]["messages"], 400);
+    assert!(
+        queue["segments"]["segments"].as_i64().unwrap() < 200,
+        "{}",
+        queue["segments"]
+    );
+}
+
+#[tokio::test]
+async fn every_durability_works() {
+    let folder = tempfile::tempdir().unwrap();
+    for durability in [Durability::Full, Durability::Normal, Durability::Memory] {
+        let path = folder.path().join(format!("{durability:?}.db"));
+        let options = Options {
+            store: Store::File(path),
+            durability,
+            token: None,
+        };
+        for txn in ["a", "b"] {
+            let api = Api(Broker::open(options.clone()).unwrap());
+            api.push("q", "p", txn).await;
+            api.0.close();
+        }
+        let api = Api(Broker::open(options).unwrap());
+        assert_eq!(txns(&api.pop("q", "").await), ["a", "b"]);
+    }
+    assert_eq!("normal".parse(), Ok(Durability::Normal));
+    assert!(
+        "often"
+            .parse::<Durability>()
+            .unwrap_err()
+            .contains("\"often\"")
+    );
+}
+
+#[test]
+fn a_broker_needs_no_runtime_to_open_and_close() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    open(&path).unwrap().close();
+    drop(open(&path).unwrap());
+    open(&path).unwrap().close();
+}
+
+#[test]
+fn what_is_no_store_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("notes.txt");
+    fs::write(&text, "These are my notes, and they are longer than a hundred bytes, which is what SQLite reads first of all.").unwrap();
+    let error = open(&text).unwrap_err();
+    assert!(matches!(error, OpenError::Store { .. }), "{error:?}");
+    assert!(
+        fs::read_to_string(&text)
+            .unwrap()
+            .starts_with("These are my notes")
+    );
+
+    let foreign = folder.path().join("foreign.db");
+    rusqlite::Connection::open(&foreign)
+        .unwrap()
+        .execute_batch("CREATE TABLE songs (name TEXT)")
+        .unwrap();
+    let error = open(&foreign).unwrap_err();
+    assert!(matches!(error, OpenError::Schema { .. }), "{error:?}");
+    assert!(error.to_string().contains("another program"), "{error}");
+
+    let newer = folder.path().join("newer.db");
+    open(&newer).unwrap().close();
+    rusqlite::Connection::open(&newer)
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
+    let error = open(&newer).unwrap_err();
+    assert!(error.to_string().contains("version 99"), "{error}");
+
+    let error = open(&folder.path().join("no/such/folder/store.db")).unwrap_err();
+    assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_token_guards_everything_but_health() {
+    let options = Options {
+        token: Some("s3cret".into()),
+        ..Options::default()
+    };
+    let broker = Arc::new(Broker::open(options).unwrap());
+    let call = |target: &str, token: Option<&str>| {
+        let mut request = http::Request::get(target);
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        let request = request.body(Default::default()).unwrap();
+        let broker = broker.clone();
+        async move { broker.handle(request).await.status().as_u16() }
+    };
+    assert_eq!(call("/health", None).await, 200);
+    assert_eq!(call("/api/v1/pop/queue/q", None).await, 401);
+    assert_eq!(call("/api/v1/pop/queue/q", Some("Bearer wrong")).await, 401);
+    assert_eq!(
+        call("/api/v1/pop/queue/q", Some("Bearer s3cret")).await,
+        204
+    );
+    assert_eq!(call("/api/v1/pop/queue/q", Some("s3cret")).await, 204);
+}

@@ -81,6 +81,7 @@ impl Broker {
             Store::Memory => (Store::Memory, None),
             Store::File(path) => {
                 let path = real_path(&path)?;
+                store::check_file(&path)?;
                 let lock = StoreLock::take(&path)?;
                 (Store::File(path), Some(lock))
             }

@@ -86,6 +86,62 @@ async fn concurrent_pushes_share_commits() {
     );
 }
 
+/// A failing request fails alone: those that shared its transaction are tried again, and what the broker holds in memory
+/// agrees with the store afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_request_fails_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    open(&path).unwrap().close();
+    let trap = "CREATE TRIGGER trap BEFORE INSERT ON segment WHEN instr(NEW.body, 'poison') \
+                BEGIN SELECT RAISE(ABORT, 'trapped'); END";
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch(trap)
+        .unwrap();
+    let api = Api::file(&path);
+    let waiting = api.clone();
+    let parked = tokio::spawn(async move { waiting.pop("other", "wait=true&timeout=10000").await });
+    let mut pushes = Vec::new();
+    for n in 0..100 {
+        let api = api.clone();
+        pushes.push(tokio::spawn(async move {
+            let payload = if n % 10 == 3 { "poison" } else { "fine" };
+            let queue = if n == 50 { "other" } else { "q" };
+            let item = json!({"queue": queue, "transactionId": n.to_string(), "payload": payload});
+            let (status, answer) = api
+                .send("POST", "/api/v1/push", json!({"items": [item]}))
+                .await;
+            assert_eq!(
+                status,
+                if payload == "poison" { 500 } else { 201 },
+                "{answer}"
+            );
+            if status == 500 {
+                assert!(
+                    answer["error"].as_str().unwrap().contains("trapped"),
+                    "{answer}"
+                );
+            }
+        }));
+    }
+    for push in pushes {
+        push.await.unwrap();
+    }
+    assert_eq!(txns(&parked.await.unwrap()), ["50"]);
+    let delivery = api.pop("q", "batch=200").await;
+    assert_eq!(txns(&delivery).len(), 89);
+    assert!(
+        api.ack(&delivery, "completed")
+            .await
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|a| a["success"] == true)
+    );
+    assert!(api.pop("q", "").await.is_null());
+}
+
 #[tokio::test]
 async fn every_durability_works() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,6 +5,8 @@ mod schema;
 pub(crate) mod segment;
 mod write;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -111,6 +113,35 @@ impl Db {
             let _ = self.sql.execute_batch("ROLLBACK");
         }
     }
+}
+
+/// Refuses what cannot be a store before anything is written beside it.
+pub(crate) fn check_file(path: &Path) -> std::result::Result<(), OpenError> {
+    let refuse = |message: &str| {
+        let path = path.display().to_string();
+        Err(OpenError::Store {
+            path,
+            message: message.into(),
+        })
+    };
+    let io = |source| OpenError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    if path.is_dir() {
+        return refuse("it is a directory; name a file");
+    }
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(16).read_to_end(&mut head))
+        .map_err(io)?;
+    if head.is_empty() || head == b"SQLite format 3\0" {
+        return Ok(());
+    }
+    refuse("the file is not a Queen store, name another one")
 }
 
 fn level(durability: Durability, sync: bool) -> &'static str {

@@ -58,14 +58,7 @@ pub fn transcripts(prefix: &str) -> Result<Vec<Transcript>, String> {
     files.sort();
     let load = |path: &PathBuf| {
         let text = read(path)?.replace("rec-", prefix);
-        let doc: Value =
-            serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
-        let scenario = doc["scenario"].as_str().unwrap_or_default().to_owned();
-        let steps = doc["steps"]
-            .as_array()
-            .cloned()
-            .ok_or_else(|| format!("{scenario}: no steps"))?;
-        Ok(Transcript { scenario, steps })
+        Transcript::parse(&text).map_err(|e| format!("{}: {e}", path.display()))
     };
     files.iter().map(load).collect()
 }
@@ -75,25 +68,29 @@ pub fn differences(prefix: &str) -> Result<Vec<Difference>, String> {
     let text = read(&folder().join("differences.json"))?.replace("rec-", prefix);
     let rows: Vec<Value> =
         serde_json::from_str(&text).map_err(|e| format!("differences.json: {e}"))?;
-    let load = |row: &Value| {
+    rows.iter()
+        .map(Difference::parse)
+        .collect::<Result<_, _>>()
+        .map_err(|e| format!("differences.json: {e}"))
+}
+
+impl Difference {
+    /// Reads one row of the table.
+    pub fn parse(row: &Value) -> Result<Difference, String> {
         let field = |name: &str| {
             row[name]
                 .as_str()
                 .map(str::to_owned)
-                .ok_or_else(|| format!("differences.json: {name} is missing in {row}"))
+                .ok_or_else(|| format!("{name} is missing in {row}"))
         };
         field("reason")?;
         let brokers = row["brokers"]
             .as_array()
-            .ok_or_else(|| format!("differences.json: no brokers in {row}"))?;
+            .ok_or_else(|| format!("no brokers in {row}"))?;
         let not_yet = match field("kind")?.as_str() {
             "better" => false,
             "not_yet" => true,
-            other => {
-                return Err(format!(
-                    "differences.json: kind {other:?} is neither better nor not_yet"
-                ));
-            }
+            other => return Err(format!("kind {other:?} is neither better nor not_yet")),
         };
         let gone = json!({"status": 404, "body": {"error": "Not Found", "code": "no_such_route"}});
         Ok(Difference {
@@ -110,11 +107,21 @@ pub fn differences(prefix: &str) -> Result<Vec<Difference>, String> {
                 row["instead"].clone()
             },
         })
-    };
-    rows.iter().map(load).collect()
+    }
 }
 
 impl Transcript {
+    /// Reads one file.
+    pub fn parse(text: &str) -> Result<Transcript, String> {
+        let doc: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        let scenario = doc["scenario"].as_str().unwrap_or_default().to_owned();
+        let steps = doc["steps"]
+            .as_array()
+            .cloned()
+            .ok_or_else(|| format!("{scenario}: no steps"))?;
+        Ok(Transcript { scenario, steps })
+    }
+
     /// Whether a difference names a step of this transcript.
     pub fn has(&self, difference: &Difference) -> bool {
         self.scenario == difference.scenario

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use queen_broker::{Broker, Durability, Options, Store};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     }
+    raise_file_limit();
     match run(serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
@@ -57,6 +59,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A thousand waiting consumers are a thousand open connections; the usual limit is hardly more.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it the broker still works, for fewer clients.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn is_local(address: IpAddr) -> bool {

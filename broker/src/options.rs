@@ -1,10 +1,11 @@
 //! How a broker is opened.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// What [`Broker::open`](crate::Broker::open) needs to know. The default is a private store in memory.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// Where the messages live.
     pub store: Store,
@@ -12,6 +13,18 @@ pub struct Options {
     pub durability: Durability,
     /// A secret that every request but `GET /health` must carry as `Authorization: Bearer <token>`.
     pub token: Option<String>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The token is a secret: logs may tell that there is one.
+        let token = self.token.as_ref().map(|_| "***");
+        f.debug_struct("Options")
+            .field("store", &self.store)
+            .field("durability", &self.durability)
+            .field("token", &token)
+            .finish()
+    }
 }
 
 /// Where the messages live.
@@ -30,7 +43,7 @@ pub enum Store {
 /// The levels differ in what a power failure or a crash of the operating system costs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The answer leaves after the data is on the disk (`fdatasync`). Loses nothing that was answered.
+    /// The answer leaves after the data is on the disk (synced). Loses nothing that was answered.
     #[default]
     Full,
     /// The answer leaves when the operating system has the data. A power failure may lose the last answered pushes

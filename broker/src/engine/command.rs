@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Describe(String, Reply<Option<String>>),
     Delete(String, Reply<bool>),
     DeadLetters(DeadLetterRequest, Reply<Bytes>),
+    /// Says whether the store still takes transactions.
+    Ping(Reply<()>),
     /// Answer all parked pops as if their time had run out, and park none from now on.
     EndPolls,
     /// Finish what was queued before this and stop.

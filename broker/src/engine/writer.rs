@@ -247,9 +247,11 @@ impl Writer {
                 self.parking.remove(*id);
                 Answer::Nothing
             }
-            Command::Pop(..) | Command::DeadLetters(..) | Command::EndPolls | Command::Close => {
-                Answer::Nothing
-            }
+            Command::Pop(..)
+            | Command::DeadLetters(..)
+            | Command::Ping(_)
+            | Command::EndPolls
+            | Command::Close => Answer::Nothing,
         })
     }
 
@@ -405,6 +407,7 @@ impl Writer {
             (Command::DeadLetters(request, reply), _) => {
                 self.readers.run(Job::DeadLetters(request, reply), &self.db);
             }
+            (Command::Ping(reply), _) => drop(reply.send(Ok(()))),
             (Command::EndPolls, _) => self.end_polls(),
             _ => {}
         }
@@ -459,6 +462,7 @@ fn refuse(command: Command, failure: Failure) {
         Command::Describe(_, reply) => drop(reply.send(Err(failure))),
         Command::Delete(_, reply) => drop(reply.send(Err(failure))),
         Command::DeadLetters(_, reply) => drop(reply.send(Err(failure))),
+        Command::Ping(reply) => drop(reply.send(Err(failure))),
         Command::Cancel(_) | Command::Release(_) | Command::EndPolls | Command::Close => {}
     }
 }

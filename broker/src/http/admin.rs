@@ -133,18 +133,23 @@ pub(super) async fn dead_letters(State(app): Shared, Query(page): Query<Page>) -
         .ask(|reply| Command::DeadLetters(request, reply))
         .await
     {
-        // Built from texts, so it is one.
-        Ok(body) => answer::json(StatusCode::OK, String::from_utf8_lossy(&body).into_owned()),
+        Ok(body) => answer::json(StatusCode::OK, body),
         Err(reason) => answer::refused(reason),
     }
 }
 
-pub(super) async fn health() -> Response {
+/// Healthy is who can still begin and end a transaction.
+pub(super) async fn health(State(app): Shared) -> Response {
+    let reached = app.engine.ask(Command::Ping).await;
+    let (code, status, database) = match reached {
+        Ok(()) => (StatusCode::OK, "healthy", "connected"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", "disconnected"),
+    };
     let body = json!({
-        "status": "healthy",
-        "database": "connected",
+        "status": status,
+        "database": database,
         "engine": "queen-broker",
         "version": env!("CARGO_PKG_VERSION"),
     });
-    answer::json(StatusCode::OK, body.to_string())
+    answer::json(code, body.to_string())
 }

@@ -15,12 +15,8 @@ use crate::engine::Refused;
 use crate::engine::command::{ClaimGuard, Delivery};
 
 /// A JSON answer from finished text.
-pub(super) fn json(status: StatusCode, text: String) -> Response {
-    typed(status, Body::from(text))
-}
-
-fn typed(status: StatusCode, body: Body) -> Response {
-    let mut response = Response::new(body);
+pub(super) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -65,7 +61,7 @@ pub(super) fn delivery(delivery: Delivery) -> Response {
         data: Some(delivery.body),
         guard: delivery.guard,
     };
-    typed(StatusCode::OK, Body::new(body))
+    json(StatusCode::OK, Body::new(body))
 }
 
 struct Claimed {

@@ -94,7 +94,7 @@ fn same(a: &str, b: &str) -> bool {
 async fn no_route() -> Response {
     answer::json(
         StatusCode::NOT_FOUND,
-        r#"{"error":"Not Found","code":"no_such_route"}"#.into(),
+        r#"{"error":"Not Found","code":"no_such_route"}"#,
     )
 }
 

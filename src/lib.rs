@@ -1,1 +1,67 @@
-//! Native client for Queen MQ.
+//! **libqueen**: the native client for Queen MQ, a partitioned message queue over HTTP and JSON.
+//!
+//! This crate is the core. C and every other language reach it through the C ABI of `include/queen.h`; Rust programs use
+//! it directly. It carries an embedded broker (`embedded:`), so nothing has to be installed to begin; the same program
+//! runs against official brokers when their URLs are given instead.
+//!
+//! Start with [`Client`] and [`Client::queue`]. Every operation returns a [`Pending`], which can be awaited in any async
+//! runtime, or waited for on a plain thread.
+//!
+//! ```
+//! use queen::{Client, Item, Settlement};
+//! use std::time::Duration;
+//!
+//! let client = Client::new("embedded:")?;
+//! let orders = client.queue("orders");
+//! orders.push(&[Item::raw(r#"{"id": 1}"#)?]).wait(Duration::from_secs(10))?;
+//!
+//! let consumer = orders.consume(|delivery| {
+//!     println!("{}", delivery.messages()[0].payload());
+//!     Settlement::Ack
+//! })?;
+//! consumer.stop(Duration::from_secs(10)).wait(Duration::from_secs(11))?;
+//! client.close(Duration::from_secs(10)).wait(Duration::from_secs(11))?;
+//! # Ok::<(), queen::Error>(())
+//! ```
+#![deny(unsafe_code, missing_docs)]
+
+mod admin;
+mod budget;
+mod client;
+mod config;
+mod consume;
+mod core;
+mod dispatch;
+mod error;
+mod log;
+mod operation;
+mod options;
+mod output;
+mod pending;
+mod produce;
+mod protocol;
+mod queue;
+mod runtime;
+mod sys;
+mod transport;
+
+pub use client::{Client, Closed};
+pub use config::{Config, SETTINGS, Secret, Setting};
+pub use consume::{
+    AckOptions, ConsumeOptions, Consumer, ConsumerEvent, ConsumerSink, Delivery, MessageVerdict,
+    PopOptions, Popped, Settlement, StopReason, StopSignal, Summary,
+};
+pub use dispatch::Dispatcher;
+pub use error::{Error, ErrorCode, Outcome, Result};
+pub use log::{Level, LogSink};
+pub use operation::{OPERATIONS, Operation, Parameter, operations_json};
+pub use options::{FlushOptions, PushOptions, RenewOptions};
+pub use output::{AnyPending, Document, Output};
+pub use pending::Pending;
+pub use produce::Flushed;
+pub use protocol::ack::{Ack, AckResult, Status};
+pub use protocol::lease::Renewal;
+pub use protocol::pop::{Message, Source};
+pub use protocol::push::{Item, PushResult};
+pub use queue::Queue;
+pub use runtime::{Life, Living, shutdown};

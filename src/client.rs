@@ -1,0 +1,268 @@
+//! The client: the rooms under one roof, and how it all ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::consume::{
+    AckOptions, ConsumeOptions, Consumer, ConsumerSink, Hub, PopOptions, Popped, StopReason,
+};
+use crate::core::{Core, Phase};
+use crate::dispatch::Dispatcher;
+use crate::error::{Error, ErrorCode, Result};
+use crate::log::{Level, LogSink};
+use crate::options::{FlushOptions, RenewOptions};
+use crate::pending::{Completer, Pending, WaitsFor};
+use crate::produce::{Flushed, Producer};
+use crate::protocol::ack::{Ack, AckResult};
+use crate::protocol::lease::Renewal;
+use crate::runtime;
+use crate::sys;
+use crate::transport;
+
+/// The client. Clones are the same client; when the last one is dropped without [`close`](Client::close), it closes in
+/// the background with a deadline of zero.
+#[derive(Clone)]
+pub struct Client(Arc<Owner>);
+
+/// Closes the client when the last handle goes.
+struct Owner(Arc<House>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.close_behind();
+    }
+}
+
+/// The rooms of one client.
+struct House {
+    core: Arc<Core>,
+    producer: Arc<Producer>,
+    hub: Arc<Hub>,
+    /// Closes under way.
+    closes: AtomicUsize,
+    /// Whether the last handle is gone.
+    dropped: AtomicBool,
+}
+
+/// What a close has done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Closed {
+    /// Calls that were cut short and completed with [`ErrorCode::Closed`].
+    pub aborted: usize,
+}
+
+impl Client {
+    /// Makes a client from a URL, a JSON list of URLs or a JSON object; see [`Config::parse`]. Connects to nothing.
+    pub fn new(config: &str) -> Result<Client> {
+        Client::with_config(Config::parse(config)?)
+    }
+
+    /// Makes a client. Connects to nothing and starts nothing.
+    pub fn with_config(config: Config) -> Result<Client> {
+        sys::install();
+        let core = Core::new(config)?;
+        Ok(Client(Arc::new(Owner(Arc::new(House {
+            producer: Producer::new(&core),
+            hub: Hub::new(&core),
+            closes: AtomicUsize::new(0),
+            dropped: AtomicBool::new(false),
+            core,
+        })))))
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0.0.core
+    }
+
+    pub(crate) fn producer(&self) -> &Arc<Producer> {
+        &self.0.0.producer
+    }
+
+    /// Pops from a queue, or from any queue of the namespace or task that the options name.
+    pub fn pop(
+        &self,
+        queue: Option<&str>,
+        partition: Option<&str>,
+        options: &PopOptions,
+    ) -> Pending<Popped> {
+        self.0.0.hub.pop(queue, partition, options)
+    }
+
+    /// Starts a consumer; see [`ConsumeOptions`] and [`ConsumerSink`].
+    pub fn consume(&self, options: ConsumeOptions, sink: ConsumerSink) -> Result<Consumer> {
+        self.0.0.hub.consume(options, sink)
+    }
+
+    /// Gives verdicts by ids. Those of a live delivery of this client settle it there; the rest goes to the broker as
+    /// written.
+    pub fn ack(&self, acks: Vec<Ack>, options: &AckOptions) -> Pending<Vec<AckResult>> {
+        self.0.0.hub.ack(acks, options)
+    }
+
+    /// Makes a lease last at least `lease_seconds` from now.
+    pub fn renew(
+        &self,
+        lease_id: &str,
+        lease_seconds: u64,
+        options: &RenewOptions,
+    ) -> Pending<Renewal> {
+        self.0
+            .0
+            .hub
+            .renew(lease_id, lease_seconds, options.timeout_millis)
+    }
+
+    /// Completes when every push submitted before is settled.
+    pub fn flush(&self, options: &FlushOptions) -> Pending<Flushed> {
+        self.producer().flush(options.timeout_millis)
+    }
+
+    /// Completes when there is room for further calls.
+    pub fn ready(&self) -> Pending<()> {
+        let core = self.core().clone();
+        self.core().start_always(
+            transport::after(u64::MAX),
+            WaitsFor::Broker,
+            move |_| async move {
+                core.budget.ready().await;
+                Ok(())
+            },
+        )
+    }
+
+    /// Sends log records of that level and above to a sink, instead of where they went before; `None` stops them.
+    pub fn set_log(&self, level: Level, sink: Option<LogSink>) {
+        self.core().logger.set(level, sink);
+    }
+
+    /// The thread on which callbacks of this client run. Holding it does not keep the client open.
+    pub fn dispatcher(&self) -> Dispatcher {
+        Dispatcher::new(&self.core().dispatcher)
+    }
+
+    /// Closes the client within `timeout`: stops consumers, flushes pushes and verdicts, ends what is left with
+    /// [`ErrorCode::Closed`], waits for callbacks, and closes an embedded store. [`ErrorCode::Timeout`] names what still
+    /// runs; call again to wait longer.
+    pub fn close(&self, timeout: Duration) -> Pending<Closed> {
+        self.0.0.close(timeout)
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({:?})", self.core().config.urls)
+    }
+}
+
+impl House {
+    fn close(self: &Arc<House>, timeout: Duration) -> Pending<Closed> {
+        let pending = Pending::new(WaitsFor::Client(self.core.id));
+        let runtime = match self.core.runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => return Pending::finished(Err(error)),
+        };
+        self.closes.fetch_add(1, Ordering::SeqCst);
+        self.core.enter(Phase::Closing);
+        let (house, operation) = (self.clone(), pending.clone());
+        let deadline = transport::after(transport::ms(timeout));
+        runtime.spawn(async move {
+            let _completer = Completer(operation.clone());
+            let result = house.close_until(deadline).await;
+            let closed = result.is_ok();
+            // Its own callback is queued here, as the last one.
+            operation.complete(result);
+            if house.closes.fetch_sub(1, Ordering::SeqCst) > 1 {
+                return;
+            }
+            if closed {
+                house.core.dispatcher.seal();
+            } else if house.dropped.load(Ordering::SeqCst) {
+                house.end().await;
+            }
+        });
+        pending
+    }
+
+    /// The steps of a close, all under one deadline.
+    async fn close_until(&self, deadline: Instant) -> Result<Closed> {
+        let core = &self.core;
+        core.logger
+            .log(Level::Info, "client.close", "the client closes", &[]);
+        self.hub.stop_all(deadline, StopReason::Closed).await;
+        let _ = tokio::time::timeout_at(deadline, self.producer.all_settled()).await;
+        self.hub.give_back_untaken();
+        let _ = tokio::time::timeout_at(deadline, core.tasks_ended()).await;
+        let unsent = self.producer.unsettled();
+        if unsent > 0 {
+            core.logger.log(
+                Level::Warn,
+                "client.close",
+                "messages are not answered for when the client closes",
+                &[("messages", unsent.into())],
+            );
+        }
+        let aborted = core.abort_rest();
+        self.hub.abandon_all();
+        core.transport.close().await;
+        // What the host gave along with its log callback is freed on the dispatcher.
+        let logger = core.clone();
+        let _ = core
+            .dispatcher
+            .run(Box::new(move || logger.logger.set(Level::Error, None)));
+        let patience = deadline.max(Instant::now() + SHORT);
+        let drained = tokio::time::timeout_at(patience, core.dispatcher.drained())
+            .await
+            .is_ok();
+        let running = self.hub.still_running();
+        match (running.is_empty(), drained) {
+            (true, true) => Ok(Closed { aborted }),
+            (false, _) => Err(Error::new(
+                ErrorCode::Timeout,
+                format!("the close waits: {}", running.join("; ")),
+            )),
+            (true, false) => Err(Error::new(
+                ErrorCode::Timeout,
+                "the close waits: a callback still runs",
+            )),
+        }
+    }
+
+    /// The close of a client that was dropped: nobody hears how it went.
+    fn close_behind(self: &Arc<House>) {
+        let over = self.core.phase() == Phase::Closed && self.hub.still_running().is_empty();
+        if over || !runtime::is_running() {
+            self.core.enter(Phase::Closed);
+            return self.core.dispatcher.seal();
+        }
+        self.dropped.store(true, Ordering::SeqCst);
+        if self.closes.load(Ordering::SeqCst) > 0 {
+            // A close is under way and has its own deadline.
+            return;
+        }
+        self.core.enter(Phase::Closing);
+        let Ok(runtime) = self.core.runtime() else {
+            return;
+        };
+        let house = self.clone();
+        runtime.spawn(async move {
+            let _ = house.close_until(Instant::now()).await;
+            house.end().await;
+        });
+    }
+
+    /// Waits for handlers that still run, however long they take, so that the threads end after them.
+    async fn end(&self) {
+        self.hub.all_finished().await;
+        self.core.dispatcher.drained().await;
+        self.core.dispatcher.seal();
+    }
+}
+
+/// What callbacks that are queued already may take beyond a deadline of zero.
+const SHORT: Duration = Duration::from_millis(20);

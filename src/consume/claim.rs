@@ -1,0 +1,533 @@
+//! Messages of one partition under one lease, and the order in which verdicts on them may leave.
+//!
+//! The broker commits a cursor: an ack finishes everything before it in its partition, and a negative verdict ends the
+//! lease. So verdicts leave in the order of the messages, each only when every earlier message has one, and a negative
+//! verdict travels with the acks before it and never with anything behind it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::hub::Hub;
+use super::lease::Lease;
+use super::settle::SettleCall;
+use crate::dispatch::Dispatcher;
+use crate::error::{Error, ErrorCode, Outcome, Result};
+use crate::log::Level;
+use crate::pending::Pending;
+use crate::protocol::ack::{self, Ack, AckResult, Status};
+use crate::protocol::pop::{Message, Source};
+use crate::runtime::lock;
+use crate::transport::{self, Request};
+
+/// A verdict on one message of a claim.
+#[derive(Clone, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) index: usize,
+    pub(crate) status: Status,
+    pub(crate) reason: Option<String>,
+}
+
+pub(crate) struct Claim {
+    hub: Arc<Hub>,
+    pub(crate) messages: Vec<Message>,
+    lease: Option<Arc<Lease>>,
+    /// Whether the broker takes `retry` as "not charged"; where it does not, the lease is left to end.
+    gives_back: bool,
+    state: Mutex<State>,
+    end: watch::Sender<Option<End>>,
+    on_lost: OnLost,
+}
+
+/// Told once when the lease of a claim turns out to be lost, with whether that is certain.
+pub(crate) type OnLost = Option<Arc<dyn Fn(&Source, bool) + Send + Sync>>;
+
+struct State {
+    slots: Vec<Slot>,
+    /// The first message whose verdict has not been answered.
+    next: usize,
+    sending: bool,
+    /// Whether a handler, a poller or a caller has it in hand.
+    taken: bool,
+    end: Option<End>,
+    told: bool,
+    /// Answers to hand out once the lock is released.
+    answers: Vec<Answer>,
+}
+
+/// The waiting call, the place in its results, and the answer.
+type Answer = (Arc<SettleCall>, usize, Result<AckResult>);
+
+#[derive(Default)]
+struct Slot {
+    verdict: Option<(Status, Option<String>)>,
+    /// The call that waits for the answer, and the place in its results.
+    waiter: Option<(Arc<SettleCall>, usize)>,
+}
+
+/// How a claim ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Every message has its verdict, and the broker has answered.
+    Settled,
+    /// A negative verdict ended the lease; what lay behind comes again.
+    Nacked,
+    /// The lease is gone.
+    Lost,
+    /// The client or consumer was closed first.
+    Closed,
+}
+
+impl Claim {
+    pub(crate) fn new(
+        hub: &Arc<Hub>,
+        messages: Vec<Message>,
+        lease: Option<Arc<Lease>>,
+        gives_back: bool,
+        on_lost: OnLost,
+    ) -> Arc<Claim> {
+        // Without a lease the broker itself has acked at delivery.
+        let end = lease.is_none().then_some(End::Settled);
+        let slots = messages.iter().map(|_| Slot::default()).collect();
+        let claim = Arc::new(Claim {
+            hub: hub.clone(),
+            messages,
+            lease,
+            gives_back,
+            state: Mutex::new(State {
+                slots,
+                next: 0,
+                sending: false,
+                taken: false,
+                end,
+                told: false,
+                answers: Vec::new(),
+            }),
+            end: watch::Sender::new(end),
+            on_lost,
+        });
+        if let Some(lease) = &claim.lease {
+            lease.cover(&claim);
+            hub.claims.insert(&claim);
+        }
+        claim
+    }
+
+    pub(crate) fn source(&self) -> &Arc<Source> {
+        // A claim is made of at least one message.
+        &self.messages[0].source
+    }
+
+    pub(crate) fn dispatcher(&self) -> Dispatcher {
+        Dispatcher::new(&self.hub.core.dispatcher)
+    }
+
+    /// Notes that a handler, a poller or a caller has it in hand. `false`: too late, it was given back or has ended.
+    pub(crate) fn take(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.taken = true;
+        state.is_open()
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(lock(&self.state).end, Some(End::Lost | End::Nacked))
+    }
+
+    /// Completes with the way the claim ended.
+    pub(crate) async fn ended(&self) -> End {
+        let mut end = self.end.subscribe();
+        match end.wait_for(Option::is_some).await {
+            Ok(end) => end.unwrap_or(End::Lost),
+            Err(_) => End::Lost,
+        }
+    }
+
+    /// How many messages were acked and how many failed or dead-lettered, as answered by the broker.
+    pub(crate) fn tally(&self) -> (usize, usize) {
+        let state = lock(&self.state);
+        let count = |wanted: &[Status]| {
+            let answered = state.slots.iter().take(state.next);
+            answered
+                .filter(|slot| {
+                    slot.verdict
+                        .as_ref()
+                        .is_some_and(|(status, _)| wanted.contains(status))
+                })
+                .count()
+        };
+        (
+            count(&[Status::Completed]),
+            count(&[Status::Failed, Status::Dlq]),
+        )
+    }
+
+    /// The place of a message by its transaction id.
+    pub(crate) fn position(&self, transaction_id: &str) -> Option<usize> {
+        self.messages
+            .iter()
+            .position(|message| message.transaction_id == transaction_id)
+    }
+
+    /// Gives verdicts on messages. Each counts once; the operation completes when the broker has answered all of them.
+    pub(crate) fn settle(self: &Arc<Self>, verdicts: Vec<Verdict>) -> Pending<Vec<AckResult>> {
+        if let Some(verdict) = verdicts
+            .iter()
+            .find(|verdict| verdict.index >= self.messages.len())
+        {
+            return Pending::finished(Err(Error::argument(format!(
+                "verdict for message {}; the delivery has {} messages",
+                verdict.index,
+                self.messages.len()
+            ))));
+        }
+        if let Err(error) = self.hub.core.check_open() {
+            return Pending::finished(Err(error));
+        }
+        let call = SettleCall::new(
+            &self.hub,
+            verdicts
+                .iter()
+                .map(|verdict| self.id_of(verdict.index))
+                .collect(),
+        );
+        let pending = call.pending();
+        self.with_state(|state| {
+            for (place, verdict) in verdicts.into_iter().enumerate() {
+                let end = state.end;
+                let slot = &mut state.slots[verdict.index];
+                let refusal = match end {
+                    _ if slot.verdict.is_some() => already_settled(),
+                    Some(End::Settled) => already_settled(),
+                    Some(End::Closed) => closed(),
+                    Some(End::Lost | End::Nacked) => lost(),
+                    None => {
+                        slot.verdict = Some((verdict.status, verdict.reason));
+                        slot.waiter = Some((call.clone(), place));
+                        continue;
+                    }
+                };
+                state.answers.push((call.clone(), place, Err(refusal)));
+            }
+            self.advance(state);
+        });
+        pending
+    }
+
+    /// Runs `change` under the lock, and hands out the answers it left after the lock is released.
+    fn with_state<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = lock(&self.state);
+        let result = change(&mut state);
+        let answers = std::mem::take(&mut state.answers);
+        drop(state);
+        for (call, place, answer) in answers {
+            match answer {
+                Ok(answer) => call.note(place, answer),
+                Err(error) => call.refuse(place, error),
+            }
+        }
+        result
+    }
+
+    /// Gives the same verdict to all messages of a range that have none. `None` when each has one already.
+    pub(crate) fn settle_rest(
+        self: &Arc<Self>,
+        status: Status,
+        reason: Option<&str>,
+    ) -> Option<Pending<Vec<AckResult>>> {
+        let open: Vec<usize> = {
+            let state = lock(&self.state);
+            (0..state.slots.len())
+                .filter(|index| state.slots[*index].verdict.is_none())
+                .collect()
+        };
+        // A negative verdict ends the lease at the first message; the ones behind it only come again.
+        let verdict = |index: usize| Verdict {
+            index,
+            status,
+            reason: reason.map(str::to_owned),
+        };
+        (!open.is_empty()).then(|| self.settle(open.into_iter().map(verdict).collect()))
+    }
+
+    /// Returns what has no verdict to the broker without charging a retry. Nobody waits for the answer.
+    pub(crate) fn give_back(self: &Arc<Self>) {
+        self.with_state(|state| self.return_rest(state));
+    }
+
+    /// As [`give_back`](Self::give_back), unless somebody has it in hand.
+    pub(crate) fn give_back_untaken(self: &Arc<Self>) {
+        self.with_state(|state| {
+            if !state.taken {
+                self.return_rest(state);
+            }
+        });
+    }
+
+    fn return_rest(self: &Arc<Self>, state: &mut State) {
+        if state.end.is_some() {
+            return;
+        }
+        if !self.gives_back && state.slots.iter().all(|slot| slot.verdict.is_none()) {
+            return self.finish(state, End::Lost);
+        }
+        for slot in &mut state.slots {
+            if slot.verdict.is_none() {
+                slot.verdict = Some((Status::Retry, None));
+            }
+        }
+        self.advance(state);
+    }
+
+    /// Lets go of the claim: verdicts that were not answered complete with `Closed`, later ones too.
+    pub(crate) fn abandon(&self) {
+        self.with_state(|state| self.finish(state, End::Closed));
+    }
+
+    /// The lease is over for certain: verdicts from now on answer `LeaseLost`.
+    pub(crate) fn lose(&self) {
+        let ended = self.with_state(|state| {
+            let open = state.end.is_none();
+            self.finish(state, End::Lost);
+            open
+        });
+        if ended {
+            self.tell_lost(true);
+        }
+    }
+
+    /// A renewal has failed: perhaps the lease is over. Verdicts are still sent, the broker decides.
+    pub(crate) fn doubt(&self) {
+        if lock(&self.state).end.is_none() {
+            self.tell_lost(false);
+        }
+    }
+
+    fn tell_lost(&self, certain: bool) {
+        if std::mem::replace(&mut lock(&self.state).told, true) {
+            return;
+        }
+        let source = self.source();
+        self.hub.core.logger.log(
+            Level::Warn,
+            "consumer.lease",
+            if certain {
+                "the lease is lost"
+            } else {
+                "the lease may be lost"
+            },
+            &[
+                ("partition", source.partition.clone().into()),
+                ("leaseId", source.lease_id.clone().into()),
+            ],
+        );
+        if let Some(on_lost) = &self.on_lost {
+            on_lost(source, certain);
+        }
+    }
+
+    /// Sends what may be sent, unless a request of this claim is under way already.
+    fn advance(self: &Arc<Self>, state: &mut State) {
+        if state.end.is_some()
+            || state.sending
+            || state
+                .slots
+                .get(state.next)
+                .is_none_or(|slot| slot.verdict.is_none())
+        {
+            return;
+        }
+        state.sending = true;
+        let claim = self.clone();
+        self.hub
+            .core
+            .background(async move { claim.send_verdicts().await });
+    }
+
+    async fn send_verdicts(self: Arc<Self>) {
+        let _losing = LostInPanic(&self);
+        loop {
+            let acks = {
+                let mut state = lock(&self.state);
+                let acks = self.ready(&state);
+                if acks.is_empty() || state.end.is_some() {
+                    state.sending = false;
+                    return;
+                }
+                acks
+            };
+            let answer = self.request(&acks).await;
+            if self.with_state(|state| self.note(state, &acks, answer)) {
+                self.tell_lost(true);
+            }
+        }
+    }
+
+    /// The verdicts from `next` on up to a gap or the first negative one.
+    fn ready(&self, state: &State) -> Vec<Ack> {
+        let mut acks = Vec::new();
+        for (slot, message) in state.slots.iter().zip(&self.messages).skip(state.next) {
+            let Some((status, reason)) = &slot.verdict else {
+                break;
+            };
+            acks.push(Ack {
+                transaction_id: message.transaction_id.clone(),
+                partition_id: message.source.partition_id.clone(),
+                lease_id: Some(message.source.lease_id.clone()),
+                status: *status,
+                error: reason.clone(),
+            });
+            if status.is_negative() {
+                break;
+            }
+        }
+        acks
+    }
+
+    /// Sends acks until they are answered: an ack repeated is harmless, the broker answers it as done.
+    async fn request(&self, acks: &[Ack]) -> Result<Vec<AckResult>> {
+        let body = ack::body(acks, &self.source().consumer_group)?;
+        let deadline = transport::after(self.hub.core.config.timeout_millis);
+        let mut backoff = Duration::from_millis(50);
+        loop {
+            let request = Request::post(ack::PATH, body.clone(), deadline);
+            let answer = match self.hub.core.send(&request).await {
+                Ok(answer) => answer.success().and_then(|body| ack::parse(acks, &body)),
+                Err(error) => Err(error),
+            };
+            match answer {
+                Err(error)
+                    if error.is_retriable() && tokio::time::Instant::now() + backoff < deadline =>
+                {
+                    self.hub.core.logger.log(
+                        Level::Warn,
+                        "consumer.settle",
+                        "acks are sent again",
+                        &[("error", error.to_string().into())],
+                    );
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(Duration::from_secs(2));
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Takes in the answer for the verdicts from `next` on; `true` when it means that the lease is lost.
+    fn note(&self, state: &mut State, acks: &[Ack], answer: Result<Vec<AckResult>>) -> bool {
+        if state.end.is_some() {
+            return false;
+        }
+        let first = state.next;
+        let last = first + acks.len() - 1;
+        let results = match answer {
+            Ok(results) => results,
+            Err(error) => {
+                // What the broker thinks now is unknown; the lease ends by itself and unfinished messages come again.
+                (first..=last).for_each(|index| state.answer(index, Err(error.clone())));
+                self.finish(state, End::Lost);
+                return true;
+            }
+        };
+        let lease_lost = results.iter().any(AckResult::is_lease_lost);
+        let negative = acks.last().is_some_and(|ack| ack.status.is_negative());
+        let call = state.slots[last]
+            .waiter
+            .as_ref()
+            .map(|(call, _)| call.clone());
+        for (index, result) in (first..).zip(results) {
+            state.answer(index, Ok(result));
+        }
+        state.next = last + 1;
+        if lease_lost {
+            self.finish(state, End::Lost);
+        } else if negative {
+            if let Some(call) = call {
+                self.answer_behind(state, &call);
+            }
+            self.finish(state, End::Nacked);
+        } else if state.next == state.slots.len() {
+            self.finish(state, End::Settled);
+        }
+        lease_lost
+    }
+
+    /// Messages behind a nack that the same call gives up too come again, as it asked.
+    fn answer_behind(&self, state: &mut State, call: &Arc<SettleCall>) {
+        for index in state.next..state.slots.len() {
+            let slot = &state.slots[index];
+            let same = slot
+                .waiter
+                .as_ref()
+                .is_some_and(|(other, _)| Arc::ptr_eq(other, call));
+            if same && matches!(slot.verdict, Some((Status::Failed | Status::Retry, _))) {
+                state.answer(index, Ok(AckResult::comes_again(self.id_of(index))));
+            }
+        }
+    }
+
+    fn finish(&self, state: &mut State, end: End) {
+        if state.end.is_some() {
+            return;
+        }
+        state.end = Some(end);
+        let error = if end == End::Closed { closed() } else { lost() };
+        (0..state.slots.len()).for_each(|index| state.answer(index, Err(error.clone())));
+        if let Some(lease) = &self.lease {
+            lease.release();
+        }
+        self.hub.claims.remove(self);
+        self.end.send_replace(Some(end));
+    }
+
+    fn id_of(&self, index: usize) -> String {
+        self.messages[index].transaction_id.clone()
+    }
+}
+
+/// A panic while verdicts are on their way leaves nobody waiting for them.
+struct LostInPanic<'a>(&'a Claim);
+
+impl Drop for LostInPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lose();
+        }
+    }
+}
+
+impl State {
+    /// Whether a message still waits for a verdict.
+    fn is_open(&self) -> bool {
+        self.end.is_none() && self.slots.iter().any(|slot| slot.verdict.is_none())
+    }
+
+    fn answer(&mut self, index: usize, result: Result<AckResult>) {
+        if let Some((call, place)) = self.slots[index].waiter.take() {
+            self.answers.push((call, place, result));
+        }
+    }
+}
+
+fn already_settled() -> Error {
+    Error::new(
+        ErrorCode::AlreadySettled,
+        "the message has a verdict already",
+    )
+}
+
+fn closed() -> Error {
+    Error::new(
+        ErrorCode::Closed,
+        "the client or consumer was closed before the verdict was answered",
+    )
+    .with_outcome(Outcome::Unknown)
+}
+
+fn lost() -> Error {
+    Error::new(
+        ErrorCode::LeaseLost,
+        "the lease has ended; the message will be delivered again",
+    )
+    .with_outcome(Outcome::Refused)
+}

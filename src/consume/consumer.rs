@@ -1,0 +1,515 @@
+//! A consumer: workers that poll, hand over and settle, until it is stopped or has had enough.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::claim::Claim;
+use super::delivery::Delivery;
+use super::hub::Hub;
+use super::lease::Renew;
+use crate::core::next_id;
+use crate::dispatch::Workers;
+use crate::error::{Error, ErrorCode, Result};
+use crate::log::Level;
+use crate::options;
+use crate::pending::{Completer, Pending, WaitsFor};
+use crate::protocol::pop::Query;
+use crate::protocol::{QUEUE_MODE, check_name};
+use crate::runtime::{Life, Living, lock};
+use crate::transport;
+
+/// What to consume, and how. Every field but the queue (or namespace or task) has a default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ConsumeOptions {
+    /// The queue.
+    pub queue: Option<String>,
+    /// One partition of it; any partition when missing.
+    pub partition: Option<String>,
+    /// Queues by namespace, where no queue is named.
+    pub namespace: Option<String>,
+    /// Queues by task, where no queue is named.
+    pub task: Option<String>,
+    /// The consumer group; without one the queue has a single cursor for everybody.
+    #[serde(rename = "consumerGroup")]
+    pub group: Option<String>,
+    /// How many workers poll and handle side by side, each on another partition. Default 1.
+    pub concurrency: u64,
+    /// The most messages of one poll. Default 1.
+    pub batch: u64,
+    /// Each worker ends after that many messages handed over; a batch is never cut. Default: none.
+    pub limit: Option<u64>,
+    /// The consumer ends when nothing came and nothing ran for that long. Default: never.
+    pub idle_millis: Option<u64>,
+    /// Whether polls wait at the broker; without it an empty poll is repeated after 100 ms. Default true.
+    pub wait: bool,
+    /// How long a poll waits. Default 30 000.
+    pub poll_timeout_millis: u64,
+    /// Whether [`Settlement::Ack`] acks what has no verdict yet. If not, messages are settled by hand, and the library
+    /// keeps the lease until then. Default true.
+    pub auto_ack: bool,
+    /// The length of the lease, 60 by default.
+    pub lease_seconds: u64,
+    /// Whether leases are renewed while messages are unsettled. Default true.
+    pub renew_lease: bool,
+    /// The most partitions of one poll; their deliveries are handed over one after another. Default 1.
+    pub partitions: u64,
+    /// Where a group that is new starts: `all` or `new`. The broker's default is `new`.
+    pub subscription_mode: Option<String>,
+    /// Where a group that is new starts: `now` or an ISO 8601 time.
+    pub subscription_from: Option<String>,
+    /// After that long a delivery's lease is renewed no more and the delivery is lost. Default 3600.
+    pub max_handling_seconds: u64,
+}
+
+impl Default for ConsumeOptions {
+    fn default() -> Self {
+        ConsumeOptions {
+            queue: None,
+            partition: None,
+            namespace: None,
+            task: None,
+            group: None,
+            concurrency: 1,
+            batch: 1,
+            limit: None,
+            idle_millis: None,
+            wait: true,
+            poll_timeout_millis: 30_000,
+            auto_ack: true,
+            lease_seconds: 60,
+            renew_lease: true,
+            partitions: 1,
+            subscription_mode: None,
+            subscription_from: None,
+            max_handling_seconds: 3600,
+        }
+    }
+}
+
+impl ConsumeOptions {
+    /// Reads an options object with the keys in camelCase.
+    pub fn parse(json: &str) -> Result<ConsumeOptions> {
+        options::parse("consume", json)
+    }
+
+    /// The poll of a worker, without its waiting time.
+    fn query(&self) -> Result<Query> {
+        let numbers = [
+            ("concurrency", Some(self.concurrency), 10_000),
+            ("batch", Some(self.batch), 1_000_000),
+            ("limit", self.limit, u64::MAX),
+            ("idleMillis", self.idle_millis, u64::MAX),
+            (
+                "pollTimeoutMillis",
+                Some(self.poll_timeout_millis),
+                86_400_000,
+            ),
+            ("leaseSeconds", Some(self.lease_seconds), 86_400 * 365),
+            ("partitions", Some(self.partitions), 1_000_000),
+            (
+                "maxHandlingSeconds",
+                Some(self.max_handling_seconds),
+                86_400 * 365,
+            ),
+        ];
+        for (name, value, most) in numbers {
+            if let Some(value) = value.filter(|value| *value == 0 || *value > most) {
+                return Err(options::invalid(
+                    "consume",
+                    name,
+                    &value.to_string(),
+                    &format!("must be from 1 to {most}"),
+                ));
+            }
+        }
+        if let Some(queue) = &self.queue {
+            check_name("queue", queue, false)?;
+        }
+        let query = Query {
+            queue: self.queue.clone(),
+            partition: self.partition.clone(),
+            namespace: self.namespace.clone(),
+            task: self.task.clone(),
+            group: self.group.clone().filter(|group| group != QUEUE_MODE),
+            batch: self.batch,
+            wait_millis: None,
+            auto_ack: false,
+            lease_seconds: Some(self.lease_seconds),
+            partitions: self.partitions,
+            subscription_mode: self.subscription_mode.clone(),
+            subscription_from: self.subscription_from.clone(),
+        };
+        query.path()?;
+        Ok(query)
+    }
+}
+
+/// What a handler decides about the messages that have no verdict yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// They are done.
+    Ack,
+    /// They are not done: the first is charged a retry, all come again.
+    Nack,
+    /// Somebody who holds a clone of the delivery settles them later.
+    Defer,
+    /// The answer of a foreign handler that is none of the numbers it may be: a nack, and logged.
+    Other(i32),
+}
+
+/// Where deliveries go.
+#[non_exhaustive]
+pub enum ConsumerSink {
+    /// A function that runs on handler threads, at most `concurrency` at a time, and may block.
+    Handler(Box<dyn Fn(Delivery) -> Settlement + Send + Sync>),
+    /// A function that takes events on I/O threads and must not block. It returns `false` when nobody reads them any
+    /// more, which stops the consumer. At most `concurrency` deliveries are unsettled at any time.
+    Events(Box<dyn Fn(ConsumerEvent) -> bool + Send + Sync>),
+}
+
+/// What a consumer with an event sink tells.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ConsumerEvent {
+    /// Messages to handle and to settle.
+    Delivery(Delivery),
+    /// The lease of a delivery is lost (`certain`) or a renewal has failed.
+    LeaseLost {
+        /// A JSON object: `queue`, `partition`, `partitionId`, `leaseId`, `consumerGroup`, `certain`.
+        json: String,
+    },
+    /// The consumer has ended; nothing follows.
+    Ended(Result<Summary>),
+}
+
+/// Why a consumer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum StopReason {
+    /// Each worker has reached the limit.
+    Limit,
+    /// Nothing came for `idle_millis`.
+    Idle,
+    /// It was stopped.
+    Stopped,
+    /// The client was closed.
+    Closed,
+    /// The broker refused in a way that no further poll would mend.
+    Error,
+}
+
+/// What a consumer did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Summary {
+    /// Why it ended.
+    pub reason: StopReason,
+    /// Deliveries handed over.
+    pub deliveries: usize,
+    /// Messages in them.
+    pub messages: usize,
+    /// Messages whose ack the broker has answered.
+    pub acked: usize,
+    /// Messages that were failed or dead-lettered.
+    pub nacked: usize,
+    /// Messages without an answered verdict: they come again.
+    pub unsettled: usize,
+}
+
+/// A running consumer. Dropping it stops it in the background; running handlers finish and settle.
+pub struct Consumer(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) id: u64,
+    pub(super) hub: Arc<Hub>,
+    pub(super) options: ConsumeOptions,
+    pub(super) query: Query,
+    pub(super) handlers: Arc<Workers>,
+    sink: Mutex<Option<Arc<ConsumerSink>>>,
+    pub(super) stopping: watch::Sender<bool>,
+    reason: Mutex<Option<StopReason>>,
+    error: Mutex<Option<Error>>,
+    pub(super) counts: Mutex<Counts>,
+    pub(super) active: Mutex<Vec<Arc<Claim>>>,
+    pub(super) running: AtomicUsize,
+    pub(super) last_activity: Mutex<Instant>,
+    finished: Pending<Summary>,
+    _living: Living,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) deliveries: usize,
+    pub(super) messages: usize,
+    pub(super) acked: usize,
+    pub(super) nacked: usize,
+}
+
+impl Hub {
+    /// Starts a consumer.
+    pub(crate) fn consume(
+        self: &Arc<Hub>,
+        options: ConsumeOptions,
+        sink: ConsumerSink,
+    ) -> Result<Consumer> {
+        let query = options.query()?;
+        self.core.check_accepting()?;
+        let runtime = self.core.runtime()?;
+        let id = next_id();
+        let workers = options.concurrency as usize;
+        let shared = Arc::new(Shared {
+            id,
+            hub: self.clone(),
+            options,
+            query,
+            handlers: Workers::handlers(self.core.id, id, workers),
+            sink: Mutex::new(Some(Arc::new(sink))),
+            stopping: watch::Sender::new(false),
+            reason: Mutex::default(),
+            error: Mutex::default(),
+            counts: Mutex::default(),
+            active: Mutex::default(),
+            running: AtomicUsize::new(0),
+            last_activity: Mutex::new(Instant::now()),
+            finished: Pending::new(WaitsFor::Consumer(id)),
+            _living: Living::new(Life::Inner),
+        });
+        self.add(&shared)?;
+        self.core.logger.log(
+            Level::Info,
+            "consumer.start",
+            "a consumer starts",
+            &[
+                ("queue", shared.options.queue.clone().into()),
+                ("concurrency", workers.into()),
+            ],
+        );
+        runtime.spawn(shared.clone().supervise(workers));
+        Ok(Consumer(shared))
+    }
+}
+
+impl Consumer {
+    /// Completes with the summary when the consumer has ended and its last handler has returned.
+    pub fn finished(&self) -> Pending<Summary> {
+        self.0.finished.follow()
+    }
+
+    /// Stops it: no new polls, what no handler has taken goes back, running and deferred deliveries are waited for.
+    /// What is unsettled after `timeout` is let go and answers [`ErrorCode::Closed`]; if a handler still runs then, the
+    /// operation ends with [`ErrorCode::Timeout`] and can be repeated to wait longer.
+    pub fn stop(&self, timeout: Duration) -> Pending<Summary> {
+        self.0.stop(timeout, StopReason::Stopped)
+    }
+}
+
+/// Stops a consumer without keeping it alive.
+#[derive(Clone)]
+pub struct StopSignal(Weak<Shared>);
+
+impl StopSignal {
+    /// Begins the stop and returns.
+    pub fn stop(&self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.ask_to_stop(StopReason::Stopped);
+        }
+    }
+
+    /// Whether the consumer still exists.
+    pub fn is_live(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
+impl Consumer {
+    /// A way to stop the consumer from where it is not at hand.
+    pub fn stop_signal(&self) -> StopSignal {
+        StopSignal(Arc::downgrade(&self.0))
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.0.ask_to_stop(StopReason::Stopped);
+    }
+}
+
+impl Shared {
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// The sink, until the consumer has ended.
+    pub(super) fn sink(&self) -> Option<Arc<ConsumerSink>> {
+        lock(&self.sink).clone()
+    }
+
+    pub(super) fn note_reason(&self, reason: StopReason) {
+        lock(&self.reason).get_or_insert(reason);
+    }
+
+    /// Ends the consumer with an error of the broker.
+    pub(super) fn fail(&self, error: Error) {
+        lock(&self.error).get_or_insert(error);
+        self.ask_to_stop(StopReason::Error);
+    }
+
+    /// Begins the stop and gives back what nobody has taken.
+    pub(crate) fn ask_to_stop(&self, reason: StopReason) {
+        self.note_reason(reason);
+        self.stopping.send_replace(true);
+        let active = lock(&self.active).clone();
+        active.iter().for_each(Claim::give_back_untaken);
+    }
+
+    /// Lets go of everything that is unsettled.
+    pub(crate) fn abandon(&self) {
+        let active = lock(&self.active).clone();
+        active.iter().for_each(|claim| claim.abandon());
+    }
+
+    /// Stops, waits until the deadline, lets go of the rest; fails while handlers still run.
+    pub(crate) async fn stop_until(
+        self: Arc<Shared>,
+        deadline: tokio::time::Instant,
+        reason: StopReason,
+    ) -> Result<Summary> {
+        self.ask_to_stop(reason);
+        if let Ok(summary) = tokio::time::timeout_at(deadline, self.finished.clone()).await {
+            return summary;
+        }
+        self.abandon();
+        // Without a running handler the workers end at once; the pause is for their last steps.
+        if self.running.load(Ordering::SeqCst) == 0
+            && let Ok(summary) =
+                tokio::time::timeout(Duration::from_secs(5), self.finished.clone()).await
+        {
+            return summary;
+        }
+        Err(Error::new(ErrorCode::Timeout, self.still_running()))
+    }
+
+    /// What still runs, for an error message.
+    pub(crate) fn still_running(&self) -> String {
+        let place = self
+            .options
+            .queue
+            .as_deref()
+            .unwrap_or("a namespace or task");
+        format!(
+            "{} handlers of the consumer of `{place}` still run",
+            self.running.load(Ordering::SeqCst)
+        )
+    }
+
+    pub(super) fn finished(&self) -> Pending<Summary> {
+        self.finished.clone()
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.is_complete()
+    }
+
+    fn stop(self: &Arc<Shared>, timeout: Duration, reason: StopReason) -> Pending<Summary> {
+        if self.finished.is_complete() {
+            return self.finished.clone();
+        }
+        let deadline = transport::after(transport::ms(timeout));
+        let shared = self.clone();
+        self.hub.core.start_always(
+            deadline + Duration::from_secs(10),
+            WaitsFor::Consumer(self.id),
+            move |_| shared.stop_until(deadline, reason),
+        )
+    }
+
+    /// Runs the workers and ends the consumer when the last of them has.
+    async fn supervise(self: Arc<Shared>, workers: usize) {
+        let _completer = Completer(self.finished.clone());
+        let mut running = tokio::task::JoinSet::new();
+        for _ in 0..workers {
+            running.spawn(self.clone().work());
+        }
+        while let Some(ended) = running.join_next().await {
+            if ended.is_err() {
+                self.fail(Error::new(
+                    ErrorCode::Internal,
+                    "a worker of the consumer panicked",
+                ));
+            }
+        }
+        self.handlers.seal();
+        let result = self.summary();
+        let (level, outcome) = match &result {
+            Ok(summary) => (
+                Level::Info,
+                serde_json::to_value(summary).unwrap_or_default(),
+            ),
+            Err(error) => (Level::Error, error.to_string().into()),
+        };
+        self.hub.core.logger.log(
+            level,
+            "consumer.end",
+            "a consumer has ended",
+            &[("outcome", outcome)],
+        );
+        let sink = lock(&self.sink).take();
+        if let Some(sink) = sink {
+            if let ConsumerSink::Events(tell) = &*sink {
+                tell(ConsumerEvent::Ended(result.clone()));
+            }
+            // What the host gave along is freed where its callbacks run, before anybody hears of the end.
+            let _ = self.hub.core.dispatcher.run(Box::new(move || drop(sink)));
+            self.hub.core.dispatcher.drained().await;
+        }
+        self.hub.remove(self.id);
+        self.finished.complete(result);
+    }
+
+    fn summary(&self) -> Result<Summary> {
+        if let Some(error) = lock(&self.error).clone() {
+            return Err(error);
+        }
+        let counts = *lock(&self.counts);
+        Ok(Summary {
+            reason: lock(&self.reason).unwrap_or(StopReason::Stopped),
+            deliveries: counts.deliveries,
+            messages: counts.messages,
+            acked: counts.acked,
+            nacked: counts.nacked,
+            unsettled: counts.messages - counts.acked - counts.nacked,
+        })
+    }
+
+    pub(super) fn renewal(&self) -> Option<Renew> {
+        self.options.renew_lease.then_some(Renew {
+            lease_seconds: self.options.lease_seconds,
+            max_handling_seconds: self.options.max_handling_seconds,
+        })
+    }
+
+    /// Tells the host that a lease is lost, if it takes events.
+    pub(super) fn tell_lost(&self, source: &crate::protocol::pop::Source, certain: bool) {
+        let Some(sink) = self.sink() else { return };
+        if let ConsumerSink::Events(tell) = &*sink {
+            let json = serde_json::json!({
+                "queue": source.queue,
+                "partition": source.partition,
+                "partitionId": source.partition_id,
+                "leaseId": source.lease_id,
+                "consumerGroup": source.consumer_group,
+                "certain": certain,
+            });
+            tell(ConsumerEvent::LeaseLost {
+                json: json.to_string(),
+            });
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What a consumer holds in hand: messages of one partition under one lease.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::claim::{Claim, Verdict};
+use crate::dispatch::Dispatcher;
+use crate::error::{Error, ErrorCode, Result};
+use crate::pending::Pending;
+use crate::protocol::ack::{AckResult, Status};
+use crate::protocol::pop::{Message, MessageDocument, Source};
+
+/// Messages of one partition under one lease. Clones are the same delivery.
+///
+/// Each message is settled once. When the last clone is dropped, messages without a verdict go back to the broker and
+/// are delivered again without counting as a retry.
+#[derive(Clone)]
+pub struct Delivery(Arc<Hold>);
+
+/// Gives back what has no verdict when nobody holds the delivery any more.
+struct Hold(Arc<Claim>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
+}
+
+/// A verdict on one message of a delivery, as a caller writes it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageVerdict {
+    /// Which message, from 0.
+    pub index: usize,
+    /// What to do with it.
+    pub status: Status,
+    /// Why, recorded when the message goes to the dead-letter queue.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+impl Delivery {
+    pub(crate) fn new(claim: Arc<Claim>) -> Delivery {
+        Delivery(Arc::new(Hold(claim)))
+    }
+
+    pub(crate) fn claim(&self) -> &Arc<Claim> {
+        &self.0.0
+    }
+
+    /// Notes that somebody has it in hand, so that a stop or close does not give it back behind their back. `false`: it is
+    /// too late, the messages went back to the broker and must not be handled.
+    pub fn take(&self) -> bool {
+        self.claim().take()
+    }
+
+    /// The messages, at least one.
+    pub fn messages(&self) -> &[Message] {
+        &self.claim().messages
+    }
+
+    /// Queue, partition, lease and group that the messages share.
+    pub fn source(&self) -> &Source {
+        self.claim().source()
+    }
+
+    /// Finishes every message that has no verdict yet. Completes when the broker has answered;
+    /// [`ErrorCode::AlreadySettled`] when each has one.
+    pub fn ack(&self) -> Pending<Vec<AckResult>> {
+        self.rest(Status::Completed, None)
+    }
+
+    /// Fails the messages that have no verdict yet: the first of them is charged a retry, all come again.
+    pub fn nack(&self, reason: Option<&str>) -> Pending<Vec<AckResult>> {
+        self.rest(Status::Failed, reason)
+    }
+
+    fn rest(&self, status: Status, reason: Option<&str>) -> Pending<Vec<AckResult>> {
+        self.claim().settle_rest(status, reason).unwrap_or_else(|| {
+            Pending::finished(Err(Error::new(
+                ErrorCode::AlreadySettled,
+                "every message of the delivery has a verdict",
+            )))
+        })
+    }
+
+    /// Gives verdicts on some messages. One that has a verdict already keeps it and is reported as refused.
+    pub fn settle(&self, verdicts: Vec<MessageVerdict>) -> Pending<Vec<AckResult>> {
+        if verdicts.is_empty() {
+            return Pending::finished(Err(Error::argument("verdicts is empty; give at least one")));
+        }
+        self.claim().settle(
+            verdicts
+                .into_iter()
+                .map(|verdict| Verdict {
+                    index: verdict.index,
+                    status: verdict.status,
+                    reason: verdict.error,
+                })
+                .collect(),
+        )
+    }
+
+    /// As [`settle`](Self::settle), from a JSON array of `{"index", "status", "error"?}`.
+    pub fn settle_json(&self, json: &str) -> Pending<Vec<AckResult>> {
+        match serde_json::from_str(json) {
+            Ok(verdicts) => self.settle(verdicts),
+            Err(error) => Pending::finished(Err(Error::new(
+                ErrorCode::InvalidJson,
+                format!(
+                    "verdicts: {error}; expected an array of {{\"index\", \"status\", \"error\"?}}"
+                ),
+            ))),
+        }
+    }
+
+    /// Runs callbacks of the client that the delivery came from.
+    pub fn dispatcher(&self) -> Dispatcher {
+        self.claim().dispatcher()
+    }
+
+    /// Whether the lease is over for certain, so that a verdict can no longer count.
+    pub fn is_lost(&self) -> bool {
+        self.claim().is_lost()
+    }
+
+    /// The delivery as a JSON object: `queue`, `partition`, `partitionId`, `leaseId`, `consumerGroup` and `messages`.
+    pub fn to_json(&self) -> Result<String> {
+        document(self.claim())
+    }
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Delivery({} messages of {:?})",
+            self.messages().len(),
+            self.source().partition
+        )
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DeliveryDocument<'a> {
+    queue: &'a str,
+    partition: &'a str,
+    partition_id: &'a str,
+    lease_id: &'a str,
+    consumer_group: &'a str,
+    messages: Vec<MessageDocument<'a>>,
+}
+
+impl<'a> DeliveryDocument<'a> {
+    pub(crate) fn new(claim: &'a Claim) -> DeliveryDocument<'a> {
+        let source = claim.source();
+        DeliveryDocument {
+            queue: &source.queue,
+            partition: &source.partition,
+            partition_id: &source.partition_id,
+            lease_id: &source.lease_id,
+            consumer_group: &source.consumer_group,
+            messages: claim.messages.iter().map(MessageDocument::new).collect(),
+        }
+    }
+}
+
+fn document(claim: &Claim) -> Result<String> {
+    serde_json::to_string(&DeliveryDocument::new(claim)).map_err(|error| {
+        Error::new(
+            ErrorCode::Internal,
+            format!("a delivery cannot be written as JSON: {error}"),
+        )
+    })
+}

@@ -1,0 +1,123 @@
+//! A lease and the task that renews it from the pop until the broker has answered the last verdict under it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::claim::Claim;
+use super::hub::Hub;
+use crate::error::ErrorCode;
+use crate::log::Level;
+use crate::protocol::lease;
+use crate::runtime::lock;
+use crate::transport::{self, Request};
+
+pub(crate) struct Lease {
+    id: String,
+    /// Claims under the lease that have not ended.
+    live: AtomicUsize,
+    claims: Mutex<Vec<Weak<Claim>>>,
+    over: Notify,
+}
+
+/// How a lease is kept alive.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Renew {
+    /// The length of the lease.
+    pub(crate) lease_seconds: u64,
+    /// After that long it is renewed no more and its messages are lost to their handlers.
+    pub(crate) max_handling_seconds: u64,
+}
+
+impl Lease {
+    pub(crate) fn new(id: String) -> Arc<Lease> {
+        Arc::new(Lease {
+            id,
+            live: AtomicUsize::new(0),
+            claims: Mutex::default(),
+            over: Notify::new(),
+        })
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Adds a claim that the lease covers.
+    pub(crate) fn cover(&self, claim: &Arc<Claim>) {
+        self.live.fetch_add(1, Ordering::SeqCst);
+        lock(&self.claims).push(Arc::downgrade(claim));
+    }
+
+    /// A claim has ended.
+    pub(crate) fn release(&self) {
+        if self.live.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.over.notify_one();
+        }
+    }
+
+    fn each_claim(&self, act: impl Fn(&Claim)) {
+        let claims: Vec<_> = lock(&self.claims)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        claims.iter().for_each(|claim| act(claim));
+    }
+
+    /// Renews the lease at a third of its length until all its claims have ended.
+    pub(crate) async fn keep(self: Arc<Self>, hub: Arc<Hub>, renew: Renew) {
+        let interval = Duration::from_secs(renew.lease_seconds) / 3;
+        let give_up = transport::after(renew.max_handling_seconds.saturating_mul(1000));
+        let mut pause = interval;
+        while self.live.load(Ordering::SeqCst) > 0 {
+            let next = (Instant::now() + pause).min(give_up);
+            tokio::select! {
+                _ = self.over.notified() => continue,
+                _ = tokio::time::sleep_until(next) => {}
+            }
+            if Instant::now() >= give_up {
+                return self.each_claim(Claim::lose);
+            }
+            pause = match self.extend(&hub, renew.lease_seconds, interval).await {
+                Ok(true) => interval,
+                Ok(false) => {
+                    self.each_claim(Claim::doubt);
+                    interval
+                }
+                Err(error) if error.code() == ErrorCode::LeaseLost => {
+                    return self.each_claim(Claim::doubt);
+                }
+                Err(error) => {
+                    hub.core.logger.log(
+                        Level::Warn,
+                        "consumer.renew",
+                        "a lease could not be renewed and is tried again",
+                        &[
+                            ("leaseId", self.id.clone().into()),
+                            ("error", error.to_string().into()),
+                        ],
+                    );
+                    interval.min(Duration::from_secs(1))
+                }
+            };
+        }
+    }
+
+    /// Sends one renewal; `false` when the broker reports fewer claims than still live.
+    async fn extend(
+        &self,
+        hub: &Hub,
+        seconds: u64,
+        patience: Duration,
+    ) -> crate::error::Result<bool> {
+        let deadline = Instant::now() + patience.max(Duration::from_secs(1));
+        let request = Request::post(lease::path(&self.id)?, lease::body(seconds), deadline);
+        let body = hub.core.send(&request).await?.success()?;
+        let renewal = lease::parse(&self.id, &body)?;
+        let live = self.live.load(Ordering::SeqCst) as u64;
+        Ok(renewal.renewed.is_none_or(|renewed| renewed >= live))
+    }
+}

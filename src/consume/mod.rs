@@ -1,0 +1,21 @@
+//! Pop, consumers, deliveries, settlement and lease renewal.
+
+mod ack;
+mod claim;
+mod claims;
+mod consumer;
+mod delivery;
+mod hub;
+mod lease;
+mod pop;
+mod settle;
+mod worker;
+
+pub use self::ack::AckOptions;
+pub use self::consumer::{
+    ConsumeOptions, Consumer, ConsumerEvent, ConsumerSink, Settlement, StopReason, StopSignal,
+    Summary,
+};
+pub use self::delivery::{Delivery, MessageVerdict};
+pub(crate) use self::hub::Hub;
+pub use self::pop::{PopOptions, Popped};

@@ -1,0 +1,284 @@
+//! `POST /api/v1/ack/batch`.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{QUEUE_MODE, bad_answer};
+use crate::error::{Error, ErrorCode, Outcome, Result};
+
+pub(crate) const PATH: &str = "/api/v1/ack/batch";
+
+/// What a consumer has decided about a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Done.
+    #[serde(alias = "success", alias = "acked", alias = "ok")]
+    Completed,
+    /// Not done: deliver again, and count it as one of the queue's retries.
+    Failed,
+    /// Not done: deliver again, uncounted.
+    Retry,
+    /// Not to be done at all: into the dead-letter queue at once.
+    Dlq,
+}
+
+impl Status {
+    /// Whether the broker ends the lease because of it: what lies behind in the partition comes again.
+    pub fn is_negative(self) -> bool {
+        self != Status::Completed
+    }
+}
+
+/// One ack by ids, as a caller writes it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Ack {
+    /// The message's transaction id.
+    pub transaction_id: String,
+    /// The partition's id.
+    pub partition_id: String,
+    /// The lease of the delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<String>,
+    /// The verdict, [`Status::Completed`] when missing.
+    #[serde(default = "completed")]
+    pub status: Status,
+    /// Why, recorded when the message goes to the dead-letter queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Ack {
+    /// Reads a JSON array of acks, or one ack alone.
+    pub fn parse_list(json: &str) -> Result<Vec<Ack>> {
+        parse_list(json)
+    }
+}
+
+fn completed() -> Status {
+    Status::Completed
+}
+
+/// What the broker made of one ack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct AckResult {
+    /// Position among the acks of the call.
+    pub index: usize,
+    /// The message's transaction id.
+    pub transaction_id: String,
+    /// Whether the verdict counts.
+    pub success: bool,
+    /// Why it does not.
+    pub error: Option<String>,
+    /// Whether a message of this partition went to the dead-letter queue with this request.
+    pub dlq: bool,
+    /// Whether the message had been finished before.
+    pub noop: bool,
+}
+
+impl AckResult {
+    /// A message that comes again because one before it was given up.
+    pub(crate) fn comes_again(transaction_id: String) -> AckResult {
+        AckResult {
+            index: 0,
+            transaction_id,
+            success: true,
+            error: None,
+            dlq: false,
+            noop: true,
+        }
+    }
+
+    /// A verdict that has no answer of its own.
+    pub(crate) fn failed(transaction_id: String, error: &str) -> AckResult {
+        AckResult {
+            index: 0,
+            transaction_id,
+            success: false,
+            error: Some(error.to_owned()),
+            dlq: false,
+            noop: false,
+        }
+    }
+
+    /// Whether the verdict was refused because the lease has ended.
+    pub fn is_lease_lost(&self) -> bool {
+        !self.success
+            && self
+                .error
+                .as_deref()
+                .is_some_and(|error| error.to_ascii_lowercase().contains("lease"))
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Batch<'a> {
+    acknowledgments: &'a [Ack],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumer_group: Option<&'a str>,
+}
+
+/// The body for acks of one group.
+pub(crate) fn body(acks: &[Ack], group: &str) -> Result<Bytes> {
+    let batch = Batch {
+        acknowledgments: acks,
+        consumer_group: Some(group).filter(|group| *group != QUEUE_MODE),
+    };
+    serde_json::to_vec(&batch)
+        .map(Bytes::from)
+        .map_err(|error| {
+            Error::new(
+                ErrorCode::Internal,
+                format!("acks cannot be written: {error}"),
+            )
+        })
+}
+
+/// Reads a JSON array of acks, or one ack alone.
+pub(crate) fn parse_list(json: &str) -> Result<Vec<Ack>> {
+    let parsed = match json.trim_start().starts_with('{') {
+        true => serde_json::from_str(json).map(|ack| vec![ack]),
+        false => serde_json::from_str(json),
+    };
+    let acks: Vec<Ack> = parsed.map_err(|error| {
+        Error::new(
+            ErrorCode::InvalidJson,
+            format!("acks: {error}; expected an array of {{transactionId, partitionId, leaseId, status?, error?}}"),
+        )
+    })?;
+    match acks.is_empty() {
+        true => Err(Error::argument("acks is empty; give at least one")),
+        false => Ok(acks),
+    }
+}
+
+/// Reads an answer of status 200: an array (0.15, 1.x), or an object with `results` (0.7).
+pub(crate) fn parse(acks: &[Ack], body: &[u8]) -> Result<Vec<AckResult>> {
+    let answer: Value = serde_json::from_slice(body).map_err(|error| bad_answer("ack", error))?;
+    let entries = match &answer {
+        Value::Array(entries) => entries,
+        object => match object.get("results") {
+            Some(Value::Array(entries)) => entries,
+            _ => return Err(bad_answer("ack", "it is neither a list nor has `results`")),
+        },
+    };
+    if entries.len() != acks.len() {
+        return Err(bad_answer(
+            "ack",
+            format!("{} results for {} acks", entries.len(), acks.len()),
+        ));
+    }
+    let mut results: Vec<Option<AckResult>> = vec![None; acks.len()];
+    for (position, entry) in entries.iter().enumerate() {
+        let index = entry
+            .get("index")
+            .and_then(Value::as_u64)
+            .map_or(position, |index| index as usize);
+        let flag = |key: &str| entry.get(key).and_then(Value::as_bool).unwrap_or(false);
+        let (Some(ack), Some(slot)) = (acks.get(index), results.get_mut(index)) else {
+            return Err(bad_answer(
+                "ack",
+                format!("it has a result for ack {index}"),
+            ));
+        };
+        *slot = Some(AckResult {
+            index,
+            transaction_id: ack.transaction_id.clone(),
+            success: flag("success"),
+            error: entry
+                .get("error")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
+            dlq: flag("dlq"),
+            noop: flag("noop"),
+        });
+    }
+    results
+        .into_iter()
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| bad_answer("ack", "an ack has no result"))
+}
+
+/// The results inside an error of libqueen's own making.
+pub(crate) fn reread(json: &str) -> Vec<AckResult> {
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+/// The error of acks of which some were refused: [`ErrorCode::LeaseLost`] where all that failed share that cause.
+pub(crate) fn partial(results: &[AckResult]) -> Option<Error> {
+    let refused: Vec<_> = results.iter().filter(|result| !result.success).collect();
+    let first = refused.first()?;
+    let code = match refused.iter().all(|result| result.is_lease_lost()) {
+        true => ErrorCode::LeaseLost,
+        false => ErrorCode::Partial,
+    };
+    let message = format!(
+        "{} of {} acks were refused; ack {} ({}): {}",
+        refused.len(),
+        results.len(),
+        first.index,
+        first.transaction_id,
+        first.error.as_deref().unwrap_or("no reason given")
+    );
+    let json = serde_json::to_string(results).unwrap_or_default();
+    Some(
+        Error::new(code, message)
+            .with_outcome(Outcome::Refused)
+            .with_result(json),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acks() -> Vec<Ack> {
+        parse_list(r#"[{"transactionId":"a","partitionId":"P","leaseId":"L"},{"transactionId":"b","partitionId":"P","status":"failed"}]"#)
+            .unwrap()
+    }
+
+    #[test]
+    fn bodies_name_the_group_but_not_queue_mode() {
+        let body = |group: &str| String::from_utf8(body(&acks(), group).unwrap().to_vec()).unwrap();
+        assert_eq!(
+            body("g"),
+            r#"{"acknowledgments":[{"transactionId":"a","partitionId":"P","leaseId":"L","status":"completed"},{"transactionId":"b","partitionId":"P","status":"failed"}],"consumerGroup":"g"}"#
+        );
+        assert!(!body(QUEUE_MODE).contains("consumerGroup"));
+    }
+
+    #[test]
+    fn wrong_acks_are_named() {
+        let message = |json: &str| parse_list(json).unwrap_err().message().to_owned();
+        assert!(message(r#"[{"transactionId":"a"}]"#).contains("partitionId"));
+        assert!(
+            message(r#"[{"transactionId":"a","partitionId":"p","status":"maybe"}]"#)
+                .contains("maybe")
+        );
+        assert!(message("[]").contains("empty"));
+        assert_eq!(
+            parse_list(r#"{"transactionId":"a","partitionId":"p"}"#)
+                .unwrap()
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn answers_of_two_generations() {
+        let results = parse(&acks(), br#"[{"index":1,"success":false,"error":"Invalid or expired LEASE"},{"index":0,"success":true,"noop":true}]"#)
+            .unwrap();
+        assert!(results[0].noop && results[1].is_lease_lost());
+        assert_eq!(partial(&results).unwrap().code(), ErrorCode::LeaseLost);
+        let old = parse(&acks(), br#"{"successful":1,"failed":1,"results":[{"success":true,"message":""},{"success":false,"error":"Message not found"}]}"#)
+            .unwrap();
+        assert_eq!(partial(&old).unwrap().code(), ErrorCode::Partial);
+        assert!(parse(&acks(), b"[]").is_err());
+        assert!(parse(&acks(), br#"{"status":"completed"}"#).is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! The wire: paths, request bodies and answers of every route, without any I/O. One file per route family.
+
+pub(crate) mod ack;
+pub(crate) mod lease;
+pub(crate) mod pop;
+pub(crate) mod push;
+pub(crate) mod queue;
+
+use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use crate::error::{Error, ErrorCode, Outcome, Result};
+
+/// The consumer group that the wire uses where the caller names none.
+pub(crate) const QUEUE_MODE: &str = "__QUEUE_MODE__";
+
+/// The partition that the wire uses where the caller names none.
+pub(crate) const DEFAULT_PARTITION: &str = "Default";
+
+/// Everything but the unreserved characters of RFC 3986.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// One segment of a path, percent-encoded. `.` and `..` cannot be one: every URL parser resolves them away.
+pub(crate) fn segment(what: &str, text: &str) -> Result<String> {
+    match text {
+        "" | "." | ".." => Err(Error::argument(format!(
+            "{what} `{text}` cannot be addressed in a URL path"
+        ))),
+        _ => Ok(utf8_percent_encode(text, ESCAPED).to_string()),
+    }
+}
+
+/// One `key=value` of a query string, percent-encoded.
+fn query_pair(path: &mut String, key: &str, value: &str) {
+    path.push(if path.contains('?') { '&' } else { '?' });
+    path.push_str(key);
+    path.push('=');
+    path.extend(utf8_percent_encode(value, ESCAPED));
+}
+
+/// A name that the broker would accept: not empty unless allowed, no control characters.
+pub(crate) fn check_name(what: &str, name: &str, may_be_empty: bool) -> Result<()> {
+    if name.is_empty() && !may_be_empty {
+        return Err(Error::argument(format!("{what} must not be empty")));
+    }
+    match name.chars().find(|c| (*c as u32) < 0x20) {
+        Some(c) => Err(Error::argument(format!(
+            "{what} {name:?} has the control character {:#04x}",
+            c as u32
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The error that a status outside 2xx stands for, with the reason that the body gives.
+pub(crate) fn refusal(status: u16, body: &[u8]) -> Error {
+    let (code, outcome) = match status {
+        401 => (ErrorCode::Unauthorized, Outcome::Refused),
+        403 => (ErrorCode::Forbidden, Outcome::Refused),
+        404 => (ErrorCode::NotFound, Outcome::Refused),
+        413 => (ErrorCode::TooLarge, Outcome::Refused),
+        429 => (ErrorCode::Throttled, Outcome::Refused),
+        400..=499 => (ErrorCode::BadRequest, Outcome::Refused),
+        500..=599 => (ErrorCode::Broker, Outcome::Unknown),
+        _ => (ErrorCode::BadAnswer, Outcome::Unknown),
+    };
+    Error::new(
+        code,
+        format!("the broker answered HTTP {status}: {}", reason(body)),
+    )
+    .with_outcome(outcome)
+    .with_http_status(status)
+}
+
+/// The `error` of a JSON body, else the start of the text.
+fn reason(body: &[u8]) -> String {
+    if let Ok(Value::Object(object)) = serde_json::from_slice(body)
+        && let Some(error) = object.get("error").and_then(Value::as_str)
+    {
+        return error.to_owned();
+    }
+    let text = String::from_utf8_lossy(body);
+    match text.trim() {
+        "" => "no reason given".into(),
+        text => text.chars().take(200).collect(),
+    }
+}
+
+/// An answer of status 2xx that does not say what the protocol promises.
+pub(crate) fn bad_answer(route: &str, why: impl std::fmt::Display) -> Error {
+    Error::new(
+        ErrorCode::BadAnswer,
+        format!("the answer of {route} cannot be understood: {why}"),
+    )
+    .with_outcome(Outcome::Unknown)
+}
+
+/// A JSON document of the broker, passed through as it is. An `error` inside an answer of status 200 is an error.
+pub(crate) fn document(route: &str, body: &Bytes) -> Result<String> {
+    let text = std::str::from_utf8(body).map_err(|error| bad_answer(route, error))?;
+    let value: Value = serde_json::from_str(text).map_err(|error| bad_answer(route, error))?;
+    if let Some(error) = value.get("error").and_then(Value::as_str) {
+        return Err(Error::new(
+            ErrorCode::BadRequest,
+            format!("the broker refused {route}: {error}"),
+        )
+        .with_outcome(Outcome::Refused));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_encoded_whole() {
+        assert_eq!(
+            segment("queue", "a/b c?d#é%").unwrap(),
+            "a%2Fb%20c%3Fd%23%C3%A9%25"
+        );
+        assert!(
+            segment("partition", "..")
+                .unwrap_err()
+                .message()
+                .contains("..")
+        );
+    }
+
+    #[test]
+    fn refusals_keep_status_and_reason() {
+        let error = refusal(503, br#"{"error":"pool"}"#);
+        assert_eq!(
+            (error.code(), error.http_status()),
+            (ErrorCode::Broker, Some(503))
+        );
+        assert_eq!(error.outcome(), Outcome::Unknown);
+        assert!(error.message().contains("pool"));
+        assert_eq!(refusal(400, b"bad query").outcome(), Outcome::Refused);
+        assert_eq!(refusal(302, b"").code(), ErrorCode::BadAnswer);
+    }
+
+    #[test]
+    fn an_error_inside_a_200_is_an_error() {
+        let error = document("configure", &Bytes::from_static(br#"{"error":"nope"}"#)).unwrap_err();
+        assert!(error.message().contains("nope"));
+        assert!(document("configure", &Bytes::from_static(b"{]")).is_err());
+    }
+}

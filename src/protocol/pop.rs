@@ -1,0 +1,352 @@
+//! `GET /api/v1/pop/…`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{QUEUE_MODE, bad_answer, query_pair, segment};
+use crate::error::{Error, ErrorCode, Outcome, Result};
+
+/// What to pop, as it goes on the wire.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query {
+    pub(crate) queue: Option<String>,
+    pub(crate) partition: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) task: Option<String>,
+    pub(crate) group: Option<String>,
+    pub(crate) batch: u64,
+    pub(crate) wait_millis: Option<u64>,
+    pub(crate) auto_ack: bool,
+    pub(crate) lease_seconds: Option<u64>,
+    pub(crate) partitions: u64,
+    pub(crate) subscription_mode: Option<String>,
+    pub(crate) subscription_from: Option<String>,
+}
+
+impl Query {
+    /// The path with its query string. Keys that would say no more than the broker's default are not sent.
+    pub(crate) fn path(&self) -> Result<String> {
+        let mut path = match (&self.queue, &self.partition) {
+            (Some(queue), Some(partition)) => {
+                format!(
+                    "/api/v1/pop/queue/{}/partition/{}",
+                    segment("queue", queue)?,
+                    segment("partition", partition)?
+                )
+            }
+            (Some(queue), None) => format!("/api/v1/pop/queue/{}", segment("queue", queue)?),
+            (None, None) if self.namespace.is_some() || self.task.is_some() => "/api/v1/pop".into(),
+            (None, _) => {
+                return Err(Error::argument(
+                    "queue is missing; name a queue, or a namespace or task",
+                ));
+            }
+        };
+        let mut pair = |key: &str, value: &str| query_pair(&mut path, key, value);
+        pair("batch", &self.batch.to_string());
+        if let Some(millis) = self.wait_millis {
+            pair("wait", "true");
+            pair("timeout", &millis.to_string());
+        }
+        if self.auto_ack {
+            pair("autoAck", "true");
+        }
+        if let Some(seconds) = self.lease_seconds {
+            pair("leaseSeconds", &seconds.to_string());
+        }
+        if self.partitions > 1 {
+            pair("partitions", &self.partitions.to_string());
+        }
+        let texts = [
+            ("consumerGroup", &self.group),
+            ("namespace", &self.namespace),
+            ("task", &self.task),
+            ("subscriptionMode", &self.subscription_mode),
+            ("subscriptionFrom", &self.subscription_from),
+        ];
+        for (key, text) in texts {
+            if let Some(text) = text {
+                pair(key, text);
+            }
+        }
+        Ok(path)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    success: Option<bool>,
+    error: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    messages: Vec<Option<WireMessage<'a>>>,
+    partitions_claimed: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireMessage<'a> {
+    #[serde(default)]
+    id: String,
+    transaction_id: String,
+    partition_id: String,
+    #[serde(default)]
+    partition: String,
+    lease_id: Option<String>,
+    trace_id: Option<String>,
+    producer_sub: Option<String>,
+    queue: Option<String>,
+    #[serde(default)]
+    created_at: String,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+/// One message as delivered. The payload is the JSON text that was pushed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Message {
+    /// The broker's id.
+    pub id: String,
+    /// The producer's id, the key of acks and of de-duplication.
+    pub transaction_id: String,
+    /// Set for messages pushed in a transaction alone (brokers 1.x).
+    pub trace_id: Option<String>,
+    /// The authenticated producer, if the broker knows one.
+    pub producer_sub: Option<String>,
+    /// When the push was committed, ISO 8601 in UTC.
+    pub created_at: String,
+    /// What all messages of one partition and lease share.
+    pub source: Arc<Source>,
+    payload: Bytes,
+}
+
+/// Where messages come from and under which lease.
+#[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Source {
+    /// The queue; empty when it was found by namespace or task and the broker does not tell.
+    pub queue: String,
+    /// The partition's name.
+    pub partition: String,
+    /// The partition's id, opaque.
+    pub partition_id: String,
+    /// The lease; empty when the pop was acked by the broker itself.
+    pub lease_id: String,
+    /// The consumer group, `__QUEUE_MODE__` without one.
+    pub consumer_group: String,
+}
+
+impl Message {
+    /// The payload: JSON text, byte for byte as pushed.
+    pub fn payload(&self) -> &str {
+        // Checked to be UTF-8 when the answer was parsed.
+        std::str::from_utf8(&self.payload).unwrap_or("null")
+    }
+
+    /// The payload as a value of the caller's type.
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        serde_json::from_str(self.payload()).map_err(|error| {
+            Error::new(
+                ErrorCode::InvalidJson,
+                format!("payload of {}: {error}", self.transaction_id),
+            )
+        })
+    }
+}
+
+/// A message in the wire's spelling, for documents that libqueen writes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MessageDocument<'a> {
+    id: &'a str,
+    transaction_id: &'a str,
+    trace_id: Option<&'a str>,
+    data: &'a RawValue,
+    producer_sub: Option<&'a str>,
+    created_at: &'a str,
+    queue: &'a str,
+    partition_id: &'a str,
+    partition: &'a str,
+    lease_id: &'a str,
+    consumer_group: &'a str,
+}
+
+impl<'a> MessageDocument<'a> {
+    pub(crate) fn new(message: &'a Message) -> MessageDocument<'a> {
+        let source = &*message.source;
+        MessageDocument {
+            id: &message.id,
+            transaction_id: &message.transaction_id,
+            trace_id: message.trace_id.as_deref(),
+            data: serde_json::from_str(message.payload()).unwrap_or(RawValue::NULL),
+            producer_sub: message.producer_sub.as_deref(),
+            created_at: &message.created_at,
+            queue: &source.queue,
+            partition_id: &source.partition_id,
+            partition: &source.partition,
+            lease_id: &source.lease_id,
+            consumer_group: &source.consumer_group,
+        }
+    }
+}
+
+/// Texts of brokers 0.15 that report an empty pop as a failure.
+const EMPTY: &[&str] = &[
+    "lease_held",
+    "no_available_partition",
+    "partition_not_found",
+    "lease_race_condition",
+];
+
+/// What a pop brought.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// The messages of each partition, in the order of the answer.
+    pub(crate) partitions: Vec<Vec<Message>>,
+    /// Whether the broker takes the verdict `retry` as "not charged": generation 1.x does, older ones read a failure.
+    pub(crate) takes_retry: bool,
+}
+
+/// Reads an answer of status 200.
+pub(crate) fn parse(body: &Bytes, query: &Query) -> Result<Answer> {
+    if body.is_empty() {
+        return Ok(Answer::default());
+    }
+    let text = std::str::from_utf8(body).map_err(|error| bad_answer("pop", error))?;
+    let envelope: Envelope<'_> =
+        serde_json::from_str(text).map_err(|error| bad_answer("pop", error))?;
+    if let Some(error) = envelope.error.filter(|_| envelope.success != Some(true)) {
+        if EMPTY.contains(&&*error) {
+            return Ok(Answer::default());
+        }
+        return Err(Error::new(
+            ErrorCode::Broker,
+            format!("the broker refused the pop: {error}"),
+        )
+        .with_outcome(Outcome::Refused));
+    }
+    let mut partitions: Vec<Vec<Message>> = Vec::new();
+    for wire in envelope.messages.into_iter().flatten() {
+        let source = Source {
+            queue: wire
+                .queue
+                .or_else(|| query.queue.clone())
+                .unwrap_or_default(),
+            partition: wire.partition,
+            partition_id: wire.partition_id,
+            lease_id: wire.lease_id.unwrap_or_default(),
+            consumer_group: query.group.clone().unwrap_or_else(|| QUEUE_MODE.to_owned()),
+        };
+        let place = partitions
+            .iter()
+            .position(|messages| messages[0].source.partition_id == source.partition_id);
+        let source = match place {
+            Some(place) => partitions[place][0].source.clone(),
+            None => Arc::new(source),
+        };
+        let payload = match wire.data {
+            Some(data) => body.slice_ref(data.get().as_bytes()),
+            None => Bytes::from_static(b"null"),
+        };
+        let message = Message {
+            id: wire.id,
+            transaction_id: wire.transaction_id,
+            trace_id: wire.trace_id,
+            producer_sub: wire.producer_sub,
+            created_at: wire.created_at,
+            source,
+            payload,
+        };
+        match place {
+            Some(place) => partitions[place].push(message),
+            None => partitions.push(vec![message]),
+        }
+    }
+    Ok(Answer {
+        partitions,
+        takes_retry: envelope.partitions_claimed.is_some(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query() -> Query {
+        Query {
+            queue: Some("a/b".into()),
+            batch: 5,
+            partitions: 1,
+            ..Query::default()
+        }
+    }
+
+    #[test]
+    fn paths_carry_what_differs_from_the_default() {
+        assert_eq!(query().path().unwrap(), "/api/v1/pop/queue/a%2Fb?batch=5");
+        let full = Query {
+            partition: Some("p 1".into()),
+            group: Some("g&x".into()),
+            wait_millis: Some(30_000),
+            auto_ack: true,
+            lease_seconds: Some(9),
+            partitions: 3,
+            subscription_mode: Some("all".into()),
+            ..query()
+        };
+        assert_eq!(
+            full.path().unwrap(),
+            "/api/v1/pop/queue/a%2Fb/partition/p%201?batch=5&wait=true&timeout=30000&autoAck=true&leaseSeconds=9\
+             &partitions=3&consumerGroup=g%26x&subscriptionMode=all"
+        );
+        assert!(Query::default().path().is_err());
+    }
+
+    #[test]
+    fn messages_are_grouped_by_partition_and_payloads_kept() {
+        let body = Bytes::from_static(
+            br#"{"success":true,"messages":[
+            {"id":"1","transactionId":"a","partitionId":"P1","partition":"x","leaseId":"L","data":{"n": 1.0}},
+            {"id":"2","transactionId":"b","partitionId":"P2","partition":"y","leaseId":"L","data":null},
+            null,
+            {"id":"3","transactionId":"c","partitionId":"P1","partition":"x","leaseId":"L","data":[1]}]}"#,
+        );
+        let Answer {
+            partitions,
+            takes_retry,
+        } = parse(&body, &query()).unwrap();
+        assert!(!takes_retry, "this is how 0.15 answers");
+        assert_eq!(partitions.len(), 2);
+        assert_eq!(partitions[0].len(), 2);
+        assert_eq!(partitions[0][0].payload(), r#"{"n": 1.0}"#);
+        assert_eq!(partitions[1][0].payload(), "null");
+        assert_eq!(partitions[0][0].source.consumer_group, QUEUE_MODE);
+        assert_eq!(partitions[0][1].json::<Vec<u8>>().unwrap(), [1]);
+    }
+
+    #[test]
+    fn all_ways_to_say_nothing_and_no() {
+        let empty = |body: &'static str| {
+            parse(&Bytes::from_static(body.as_bytes()), &query())
+                .map(|answer| answer.partitions.len())
+        };
+        assert_eq!(empty("").unwrap(), 0);
+        assert_eq!(empty(r#"{"messages":[]}"#).unwrap(), 0);
+        assert_eq!(
+            empty(r#"{"success":false,"error":"lease_held","messages":[]}"#).unwrap(),
+            0
+        );
+        assert!(
+            empty(r#"{"success":false,"error":"boom","messages":[]}"#)
+                .unwrap_err()
+                .message()
+                .contains("boom")
+        );
+        assert_eq!(empty("<html>").unwrap_err().code(), ErrorCode::BadAnswer);
+    }
+}

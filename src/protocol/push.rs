@@ -1,0 +1,358 @@
+//! `POST /api/v1/push`.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{bad_answer, check_name};
+use crate::error::{Error, ErrorCode, Outcome, Result};
+
+pub(crate) const PATH: &str = "/api/v1/push";
+
+/// The longest transaction id that the broker stores, in bytes.
+const MAX_ID_BYTES: usize = 65_535;
+
+/// How deep the arrays and objects of a payload may be nested.
+const MAX_NESTING: usize = 100;
+
+/// One message to push: the payload as JSON text, which is never parsed into values, and optional ids.
+#[derive(Clone, Debug)]
+pub struct Item<'a> {
+    payload: Cow<'a, RawValue>,
+    transaction_id: Option<Cow<'a, str>>,
+    trace_id: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ItemText<'a> {
+    #[serde(borrow)]
+    payload: &'a RawValue,
+    #[serde(borrow, default)]
+    transaction_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    trace_id: Option<Cow<'a, str>>,
+}
+
+impl<'a> Item<'a> {
+    /// A message whose payload is the JSON form of `value`.
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Item<'static>> {
+        let payload = serde_json::value::to_raw_value(value)
+            .map_err(|error| Error::new(ErrorCode::InvalidJson, format!("payload: {error}")))?;
+        Ok(Item {
+            payload: Cow::Owned(payload),
+            transaction_id: None,
+            trace_id: None,
+        })
+    }
+
+    /// A message whose payload is exactly this JSON text.
+    pub fn raw(payload: &'a str) -> Result<Item<'a>> {
+        let payload = serde_json::from_str(payload)
+            .map_err(|error| Error::new(ErrorCode::InvalidJson, format!("payload: {error}")))?;
+        Ok(Item {
+            payload: Cow::Borrowed(payload),
+            transaction_id: None,
+            trace_id: None,
+        })
+    }
+
+    /// The idempotency key. Within the queue's window the partition stores a message of the same id once.
+    pub fn transaction_id(mut self, id: impl Into<Cow<'a, str>>) -> Item<'a> {
+        self.transaction_id = Some(id.into());
+        self
+    }
+
+    /// The trace id. Brokers of generation 1.x keep it for transactions alone.
+    pub fn trace_id(mut self, id: impl Into<Cow<'a, str>>) -> Item<'a> {
+        self.trace_id = Some(id.into());
+        self
+    }
+
+    /// Reads a JSON array of `{payload, transactionId?, traceId?}`.
+    pub(crate) fn parse_list(json: &'a str) -> Result<Vec<Item<'a>>> {
+        let items: Vec<ItemText<'a>> = serde_json::from_str(json).map_err(|error| {
+            Error::new(
+                ErrorCode::InvalidJson,
+                format!("items: {error}; expected an array of {{\"payload\": any, \"transactionId\"?, \"traceId\"?}}"),
+            )
+        })?;
+        Ok(items
+            .into_iter()
+            .map(|item| Item {
+                payload: Cow::Borrowed(item.payload),
+                transaction_id: item.transaction_id,
+                trace_id: item.trace_id,
+            })
+            .collect())
+    }
+}
+
+/// A push whose ids are minted: what goes on the wire, and what the answer is compared with.
+#[derive(Debug)]
+pub(crate) struct Push {
+    pub(crate) body: Bytes,
+    /// The transaction id of each item, in order.
+    pub(crate) transaction_ids: Vec<String>,
+    /// Whether libqueen made the id.
+    minted: Vec<bool>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WireItem<'a> {
+    queue: &'a str,
+    partition: &'a str,
+    payload: &'a RawValue,
+    transaction_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
+}
+
+impl Push {
+    /// Checks everything that would make the broker refuse the whole request, and mints missing ids.
+    pub(crate) fn new(queue: &str, partition: &str, items: &[Item<'_>]) -> Result<Push> {
+        check_name("queue", queue, false)?;
+        check_name("partition", partition, true)?;
+        if items.is_empty() {
+            return Err(Error::argument("items is empty; give at least one message"));
+        }
+        let mut transaction_ids = Vec::with_capacity(items.len());
+        let mut minted = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            if let Some(id) = item.transaction_id.as_deref() {
+                check_name(&format!("items[{index}].transactionId"), id, true)?;
+                if id.len() > MAX_ID_BYTES {
+                    return Err(Error::argument(format!(
+                        "items[{index}].transactionId has {} bytes; at most {MAX_ID_BYTES} are stored",
+                        id.len()
+                    )));
+                }
+            }
+            if nesting(item.payload.get()) > MAX_NESTING {
+                return Err(Error::argument(format!(
+                    "items[{index}].payload is nested deeper than {MAX_NESTING}"
+                )));
+            }
+            minted.push(item.transaction_id.is_none());
+            transaction_ids.push(match &item.transaction_id {
+                Some(id) => id.to_string(),
+                None => Uuid::now_v7().to_string(),
+            });
+        }
+        let wire: Vec<WireItem<'_>> = items
+            .iter()
+            .zip(&transaction_ids)
+            .map(|(item, id)| WireItem {
+                queue,
+                partition,
+                payload: &item.payload,
+                transaction_id: id,
+                trace_id: item.trace_id.as_deref(),
+            })
+            .collect();
+        let size: usize = wire.iter().map(|item| item.payload.get().len() + 160).sum();
+        let mut body = Vec::with_capacity(size);
+        body.extend_from_slice(b"{\"items\":");
+        serde_json::to_writer(&mut body, &wire).map_err(|error| {
+            Error::new(
+                ErrorCode::Internal,
+                format!("items cannot be written: {error}"),
+            )
+        })?;
+        body.push(b'}');
+        Ok(Push {
+            body: body.into(),
+            transaction_ids,
+            minted,
+        })
+    }
+
+    /// Reads the answer into one result per item, in the caller's order.
+    pub(crate) fn results(&self, body: &[u8]) -> Result<Vec<PushResult>> {
+        let entries: Vec<WireResult> =
+            serde_json::from_slice(body).map_err(|error| bad_answer("push", error))?;
+        let mut results: Vec<Option<PushResult>> = vec![None; self.transaction_ids.len()];
+        for (position, entry) in entries.into_iter().enumerate() {
+            let index = entry.index.unwrap_or(position);
+            let (Some(slot), Some(id), Some(minted)) = (
+                results.get_mut(index),
+                self.transaction_ids.get(index),
+                self.minted.get(index),
+            ) else {
+                return Err(bad_answer(
+                    "push",
+                    format!("it has a result for item {index}"),
+                ));
+            };
+            // An id that libqueen minted can only be a duplicate of its own earlier attempt.
+            let status = match entry.status.as_str() {
+                "duplicate" if *minted => "queued".to_owned(),
+                _ => entry.status,
+            };
+            *slot = Some(PushResult {
+                index,
+                transaction_id: id.clone(),
+                message_id: entry.message_id,
+                status,
+                error: entry.error,
+            });
+        }
+        results
+            .into_iter()
+            .enumerate()
+            .map(|(index, result)| {
+                result.ok_or_else(|| bad_answer("push", format!("item {index} has no result")))
+            })
+            .collect()
+    }
+}
+
+#[derive(Deserialize)]
+struct WireResult {
+    index: Option<usize>,
+    #[serde(alias = "messageId")]
+    message_id: Option<String>,
+    status: String,
+    error: Option<String>,
+}
+
+/// What became of one pushed message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct PushResult {
+    /// Position among the items of the call.
+    pub index: usize,
+    /// The caller's id, or the one that was minted.
+    pub transaction_id: String,
+    /// The broker's id of the stored message.
+    pub message_id: Option<String>,
+    /// `queued`, `duplicate` (an id of the caller's that is stored already) or `buffered` (accepted, stored later) are
+    /// successes; `failed` and `error` are not.
+    pub status: String,
+    /// Why the item was not stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl PushResult {
+    /// Whether the broker has taken the message.
+    pub fn is_success(&self) -> bool {
+        matches!(self.status.as_str(), "queued" | "duplicate" | "buffered")
+    }
+}
+
+/// The error of a push of which some items were refused.
+pub(crate) fn partial(results: &[PushResult]) -> Option<Error> {
+    let mut refused = results.iter().filter(|result| !result.is_success());
+    let first = refused.next()?;
+    let message = format!(
+        "{} of {} messages were not stored; item {}: {}",
+        1 + refused.count(),
+        results.len(),
+        first.index,
+        first.error.as_deref().unwrap_or(&first.status)
+    );
+    let json = serde_json::to_string(results).unwrap_or_default();
+    Some(
+        Error::new(ErrorCode::Partial, message)
+            .with_outcome(Outcome::Refused)
+            .with_result(json),
+    )
+}
+
+/// How deep valid JSON text nests.
+fn nesting(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(items: &str) -> Result<Push> {
+        Push::new("q", "p", &Item::parse_list(items)?)
+    }
+
+    #[test]
+    fn payload_text_is_kept_and_ids_are_minted() {
+        let push = push(r#"[{"payload": {"b":1.0,  "a":123456789012345678901234567890}},{"payload":null,"transactionId":"x"}]"#)
+            .unwrap();
+        let body = String::from_utf8(push.body.to_vec()).unwrap();
+        assert!(
+            body.contains(r#"{"b":1.0,  "a":123456789012345678901234567890}"#),
+            "{body}"
+        );
+        assert!(body.contains(r#""payload":null"#));
+        assert_eq!(push.transaction_ids[0].len(), 36);
+        assert_eq!(push.transaction_ids[1], "x");
+    }
+
+    #[test]
+    fn what_would_poison_a_request_is_refused_at_the_door() {
+        let message = |items: &str| push(items).unwrap_err().message().to_owned();
+        assert!(message("[]").contains("empty"));
+        assert!(message(r#"[{"data":1}]"#).contains("data"));
+        assert!(message(r#"{"payload":1}"#).contains("array"));
+        assert!(message(r#"[{"payload":1,"transactionId":"a\u0001"}]"#).contains("transactionId"));
+        assert!(message(r#"[{"transactionId":"a"}]"#).contains("payload"));
+        let deep = format!(r#"[{{"payload":{}1{}}}]"#, "[".repeat(101), "]".repeat(101));
+        assert!(message(&deep).contains("nested"));
+        let long = format!(
+            r#"[{{"payload":1,"transactionId":"{}"}}]"#,
+            "x".repeat(65_536)
+        );
+        assert!(message(&long).contains("65536"));
+        assert!(Push::new("", "p", &[Item::raw("1").unwrap()]).is_err());
+        assert!(Item::raw("1 2").is_err());
+    }
+
+    #[test]
+    fn results_come_in_the_callers_order_in_both_spellings() {
+        let push = push(r#"[{"payload":1},{"payload":2,"transactionId":"mine"}]"#).unwrap();
+        let answer = br#"[{"index":1,"message_id":"m1","status":"duplicate"},{"index":0,"messageId":"m0","status":"duplicate"}]"#;
+        let results = push.results(answer).unwrap();
+        assert_eq!(
+            results[0].status, "queued",
+            "a minted id cannot be the caller's duplicate"
+        );
+        assert_eq!(results[1].status, "duplicate");
+        assert_eq!(results[0].message_id.as_deref(), Some("m0"));
+        assert!(partial(&results).is_none());
+        assert!(
+            push.results(br#"[{"index":0,"status":"queued"}]"#).is_err(),
+            "a missing result is not a success"
+        );
+        assert!(push.results(br#"[{"index":7,"status":"queued"}]"#).is_err());
+        let refused = push
+            .results(br#"[{"status":"queued"},{"status":"failed","error":"full"}]"#)
+            .unwrap();
+        let error = partial(&refused).unwrap();
+        assert!(
+            error.message().contains("full") && error.result_json().unwrap().contains("queued")
+        );
+    }
+
+    #[test]
+    fn brackets_in_strings_do_not_nest() {
+        assert_eq!(nesting(r#"{"a[[[\"[[":[1,{"b":"}"}]}"#), 3);
+    }
+}

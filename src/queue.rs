@@ -1,0 +1,137 @@
+//! The fluent way to a queue.
+
+use serde_json::{Map, Value};
+
+use crate::client::Client;
+use crate::consume::{
+    ConsumeOptions, Consumer, ConsumerSink, Delivery, PopOptions, Popped, Settlement,
+};
+use crate::error::Result;
+use crate::options::PushOptions;
+use crate::output::Document;
+use crate::pending::Pending;
+use crate::protocol::DEFAULT_PARTITION;
+use crate::protocol::push::{Item, PushResult};
+
+/// A queue of a client, with the partition and the consumer group that its calls use.
+///
+/// ```
+/// use queen::{Client, Item};
+/// use std::time::Duration;
+///
+/// let client = Client::new("embedded:")?;
+/// let orders = client.queue("orders").partition("customer-42");
+/// orders.push(&[Item::json(&"first")?]).wait(Duration::from_secs(10))?;
+/// let popped = orders.pop().wait(Duration::from_secs(10))?;
+/// let delivery = popped.take().expect("one delivery");
+/// assert_eq!(delivery.messages()[0].payload(), "\"first\"");
+/// delivery.ack().wait(Duration::from_secs(10))?;
+/// client.close(Duration::from_secs(10)).wait(Duration::from_secs(10))?;
+/// # Ok::<(), queen::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Queue {
+    client: Client,
+    name: String,
+    partition: Option<String>,
+    group: Option<String>,
+}
+
+impl Client {
+    /// A queue by its name. Nothing is sent.
+    pub fn queue(&self, name: impl Into<String>) -> Queue {
+        Queue {
+            client: self.clone(),
+            name: name.into(),
+            partition: None,
+            group: None,
+        }
+    }
+}
+
+impl Queue {
+    /// Pushes to and pops from this partition alone. Without it pushes go to `Default` and pops to any.
+    pub fn partition(mut self, name: impl Into<String>) -> Queue {
+        self.partition = Some(name.into());
+        self
+    }
+
+    /// Pops and consumes for this consumer group.
+    pub fn group(mut self, name: impl Into<String>) -> Queue {
+        self.group = Some(name.into());
+        self
+    }
+
+    /// Pushes messages in one request. Calls of one client to one partition are stored in the order of the calls.
+    pub fn push(&self, items: &[Item<'_>]) -> Pending<Vec<PushResult>> {
+        self.push_with(items, &PushOptions::default())
+    }
+
+    /// As [`push`](Self::push), with options.
+    pub fn push_with(&self, items: &[Item<'_>], options: &PushOptions) -> Pending<Vec<PushResult>> {
+        let partition = self.partition.as_deref().unwrap_or(DEFAULT_PARTITION);
+        self.client
+            .producer()
+            .push(&self.name, partition, items, options)
+    }
+
+    /// As [`push_with`](Self::push_with), from a JSON array of `{payload, transactionId?, traceId?}`.
+    pub fn push_json(&self, items: &str, options: &PushOptions) -> Pending<Vec<PushResult>> {
+        match Item::parse_list(items) {
+            Ok(items) => self.push_with(&items, options),
+            Err(error) => Pending::finished(Err(error)),
+        }
+    }
+
+    /// Pops one message, waiting for it at the broker for up to 30 s.
+    pub fn pop(&self) -> Pending<Popped> {
+        self.pop_with(&PopOptions::default())
+    }
+
+    /// Pops with options.
+    pub fn pop_with(&self, options: &PopOptions) -> Pending<Popped> {
+        let mut options = options.clone();
+        options.group = options.group.or_else(|| self.group.clone());
+        self.client
+            .pop(Some(&self.name), self.partition.as_deref(), &options)
+    }
+
+    /// Consumes with a handler that runs on threads of its own and may block.
+    pub fn consume(
+        &self,
+        handler: impl Fn(Delivery) -> Settlement + Send + Sync + 'static,
+    ) -> Result<Consumer> {
+        self.consume_with(ConsumeOptions::default(), handler)
+    }
+
+    /// Consumes with options; queue, partition and group come from here where the options name none.
+    pub fn consume_with(
+        &self,
+        mut options: ConsumeOptions,
+        handler: impl Fn(Delivery) -> Settlement + Send + Sync + 'static,
+    ) -> Result<Consumer> {
+        options.queue = options.queue.or_else(|| Some(self.name.clone()));
+        options.partition = options.partition.or_else(|| self.partition.clone());
+        options.group = options.group.or_else(|| self.group.clone());
+        self.client
+            .consume(options, ConsumerSink::Handler(Box::new(handler)))
+    }
+
+    /// Creates the queue, or sets the options of one that exists: the given ones over the complete set of defaults.
+    /// The options are those of `docs/OPERATIONS.md`, `queue.create`.
+    pub fn create(&self, options: &Map<String, Value>) -> Pending<Document> {
+        self.client
+            .core()
+            .queue_create(&self.name, None, None, options, None)
+    }
+
+    /// Deletes the queue with everything in it. One that does not exist is no error.
+    pub fn delete(&self) -> Pending<Document> {
+        self.client.core().queue_delete(&self.name, None)
+    }
+
+    /// The queue with its partitions and counters.
+    pub fn get(&self) -> Pending<Document> {
+        self.client.core().queue_get(&self.name, None)
+    }
+}

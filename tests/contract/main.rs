@@ -1,0 +1,111 @@
+//! What the Rust client promises, on every broker of `QUEEN_TEST_BROKERS`.
+
+mod consume;
+mod produce;
+mod settle;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use queen::{
+    Ack, AckOptions, Client, ConsumeOptions, Delivery, ErrorCode, Item, MessageVerdict, PopOptions,
+    Queue, Settlement, Status, StopReason,
+};
+use serde_json::json;
+use support::brokers::{TestBroker, brokers};
+
+type Tested = Result<(), Failed>;
+
+/// Far beyond what anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+type Tests = &'static [(&'static str, fn(&TestBroker) -> Tested)];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let brokers = match brokers() {
+        Ok(brokers) => brokers,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut trials = Vec::new();
+    for broker in &brokers {
+        for (name, test) in [produce::TESTS, settle::TESTS, consume::TESTS].concat() {
+            let broker = broker.clone();
+            trials.push(Trial::test(format!("{}::{name}", broker.name), move || {
+                test(&broker)
+            }));
+        }
+    }
+    // The server of `tcp` ends with its broker, so the process must not exit before that.
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(brokers);
+    conclusion.exit_code()
+}
+
+fn client(broker: &TestBroker) -> Client {
+    Client::new(&broker.client_url).unwrap()
+}
+
+/// A queue that no other test or run uses.
+fn fresh(client: &Client) -> Queue {
+    client.queue(format!("contract-{}", uuid::Uuid::now_v7()))
+}
+
+fn push(queue: &Queue, payloads: impl IntoIterator<Item = u32>) {
+    let items: Vec<Item<'_>> = payloads
+        .into_iter()
+        .map(|n| Item::json(&n).unwrap())
+        .collect();
+    queue.push(&items).wait(LONG).unwrap();
+}
+
+fn batch(size: u64) -> PopOptions {
+    PopOptions {
+        batch: size,
+        ..PopOptions::default()
+    }
+}
+
+/// Pops what is there now.
+fn pop_now(queue: &Queue, size: u64) -> Option<Delivery> {
+    let options = PopOptions {
+        wait: false,
+        ..batch(size)
+    };
+    queue.pop_with(&options).wait(LONG).unwrap().take()
+}
+
+fn pop(queue: &Queue, size: u64) -> Delivery {
+    queue
+        .pop_with(&batch(size))
+        .wait(LONG)
+        .unwrap()
+        .take()
+        .expect("messages within 30 s")
+}
+
+fn numbers(delivery: &Delivery) -> Vec<u32> {
+    delivery
+        .messages()
+        .iter()
+        .map(|message| message.json().unwrap())
+        .collect()
+}
+
+fn verdict(index: usize, status: Status) -> Vec<MessageVerdict> {
+    serde_json::from_value(json!([{ "index": index, "status": status }])).unwrap()
+}
+
+fn close(client: Client) -> Tested {
+    client.close(LONG).wait(LONG)?;
+    Ok(())
+}

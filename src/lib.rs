@@ -33,6 +33,7 @@ mod consume;
 mod core;
 mod dispatch;
 mod error;
+mod ffi;
 mod log;
 mod operation;
 mod options;

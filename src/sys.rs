@@ -1,8 +1,9 @@
-//! What only the operating system can tell or do: forks, signal masks, the end of the process.
+//! What only the operating system can tell or do: forks, signal masks, the end of the process, quiet socket writes.
 //! With `ffi` the only place that may use `unsafe`.
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::thread;
 
@@ -105,6 +106,20 @@ pub fn spawn_thread(
     body: impl FnOnce() + Send + 'static,
 ) -> io::Result<thread::JoinHandle<()>> {
     with_signals_blocked(|| thread::Builder::new().name(name.to_owned()).spawn(body))
+}
+
+/// Writes one byte to a socket without ever raising SIGPIPE. Whether it was taken does not matter to the caller.
+pub fn send_byte(socket: BorrowedFd<'_>) {
+    let byte = 1u8;
+    // SAFETY: the descriptor is borrowed for the call and the buffer is one readable byte.
+    unsafe {
+        libc::send(
+            socket.as_raw_fd(),
+            (&raw const byte).cast(),
+            1,
+            libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+        );
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,115 @@
+/* brokers: embedded. Consumers poll on through every failure and recover with the server. */
+#include "process.h"
+
+static int32_t count(queen_delivery_t *delivery, void *user_data) {
+  size_t len;
+  if (strstr(queen_delivery_json(delivery, &len), "canned") != NULL) gate_add((gate_t *)user_data, 1);
+  return QUEEN_ACK;
+}
+
+/* the server fails in one way for a while, then hands out one message */
+static void recovers_from(const char *mode, int requests) {
+  scripted_t server = scripted_start(mode);
+  queen_client_t *client = client_at(server.url);
+  gate_t got = GATE_INIT;
+  queen_consumer_t *consumer = consume(client, "q", "\"pollTimeoutMillis\":1000", count, &got);
+  queen_future_t *ended = queen_consumer_future(consumer);
+  check(scripted_reaches(&server, requests)); /* it has polled anew after a failure */
+  check_code(queen_future_wait(ended, 0), QUEEN_E_TIMEOUT);
+  check_code(gate_get(&got), 0);
+  scripted_mode(&server, "canned");
+  check(gate_reaches(&got, 1, LONG_MS));
+  wait_json_has(queen_consumer_stop(consumer, LONG_MS), "\"acked\":1");
+  wait_json_has(ended, "\"reason\":\"stopped\"");
+  queen_consumer_free(consumer);
+  client_end(client);
+  scripted_stop(&server);
+}
+
+TEST(consumer_recovers_from_500) { recovers_from("500", 3); }
+TEST(consumer_recovers_from_resets) { recovers_from("reset", 3); }
+TEST(consumer_recovers_from_early_resets) { recovers_from("reset-early", 3); }
+TEST(consumer_recovers_from_garbage) { recovers_from("garbage", 3); }
+TEST(consumer_recovers_from_bad_json) { recovers_from("badjson", 3); }
+TEST(consumer_recovers_from_half_bodies) { recovers_from("half", 3); }
+
+TEST(consumer_recovers_from_a_broker_that_was_down) {
+  scripted_t server = scripted_start("refuse");
+  queen_client_t *client = client_at(server.url);
+  gate_t got = GATE_INIT;
+  queen_consumer_t *consumer = consume(client, "q", "\"pollTimeoutMillis\":1000", count, &got);
+  queen_future_t *ended = queen_consumer_future(consumer);
+  wait_code(queen_call(client, "health", NULL, 0), QUEEN_E_CONNECT); /* it has surely tried by now, too */
+  check_code(queen_future_wait(ended, 1500), QUEEN_E_TIMEOUT);
+  scripted_mode(&server, "canned");
+  check(gate_reaches(&got, 1, LONG_MS));
+  queen_future_free(ended);
+  consumer_end(consumer);
+  client_end(client);
+  scripted_stop(&server);
+}
+
+/* it does not hammer a broker that fails: backoff between attempts */
+TEST(failing_polls_back_off) {
+  scripted_t server = scripted_start("500");
+  queen_client_t *client = client_at(server.url);
+  gate_t got = GATE_INIT;
+  queen_consumer_t *consumer = consume(client, "q", NULL, count, &got);
+  queen_future_t *ended = queen_consumer_future(consumer);
+  char answer[64];
+  int requests = 0;
+  check(scripted_reaches(&server, 1));
+  check_code(queen_future_wait(ended, 2000), QUEEN_E_TIMEOUT);
+  scripted_ask(&server, "count\n", answer, sizeof answer);
+  check(sscanf(answer, "count %d", &requests) == 1);
+  check(requests < 200);
+  queen_future_free(ended);
+  consumer_end(consumer); /* and a stop does not wait for the backoff or the broker */
+  client_end(client);
+  scripted_stop(&server);
+}
+
+/* stopping is prompt while the broker holds the poll and will never answer */
+TEST(stop_is_prompt_on_a_silent_broker) {
+  scripted_t server = scripted_start("never");
+  queen_client_t *client = client_at(server.url);
+  gate_t got = GATE_INIT;
+  queen_consumer_t *consumer = consume(client, "q", "\"pollTimeoutMillis\":30000", count, &got);
+  int64_t start;
+  check(scripted_reaches(&server, 1));
+  start = now_ms();
+  wait_ok(queen_consumer_stop(consumer, LONG_MS));
+  check(now_ms() - start < PROMPT_MS);
+  queen_consumer_free(consumer);
+  wait_ok(queen_client_close(client, LONG_MS));
+  check(now_ms() - start < PROMPT_MS);
+  queen_client_free(client);
+  scripted_stop(&server);
+}
+
+/* consumers fed into an event queue recover alike */
+TEST(event_consumer_recovers_too) {
+  scripted_t server = scripted_start("500:4");
+  queen_client_t *client = client_at(server.url);
+  queen_event_queue_t *events = queen_event_queue_new();
+  queen_consumer_t *consumer = consume_into(client, "q", "\"limit\":1,\"pollTimeoutMillis\":1000", events, 5);
+  queen_event_t event;
+  poll_event(events, &event);
+  check_code(event.type, QUEEN_EVENT_DELIVERY);
+  wait_ok(queen_delivery_ack((const queen_delivery_t *)event.object));
+  queen_events_free(&event, 1);
+  poll_event(events, &event);
+  check_code(event.type, QUEEN_EVENT_CONSUMER_ENDED);
+  check_json(event.json, "\"reason\":\"limit\"");
+  queen_events_free(&event, 1);
+  queen_consumer_free(consumer);
+  client_end(client);
+  queen_event_queue_free(events);
+  scripted_stop(&server);
+}
+
+TESTS(cmocka_unit_test(consumer_recovers_from_500), cmocka_unit_test(consumer_recovers_from_resets),
+      cmocka_unit_test(consumer_recovers_from_early_resets), cmocka_unit_test(consumer_recovers_from_garbage),
+      cmocka_unit_test(consumer_recovers_from_bad_json), cmocka_unit_test(consumer_recovers_from_half_bodies),
+      cmocka_unit_test(consumer_recovers_from_a_broker_that_was_down), cmocka_unit_test(failing_polls_back_off),
+      cmocka_unit_test(stop_is_prompt_on_a_silent_broker), cmocka_unit_test(event_consumer_recovers_too))

@@ -1,0 +1,3 @@
+module libqueen/probe
+
+go 1.21

@@ -50,6 +50,11 @@ impl Client {
 }
 
 impl Queue {
+    /// The queue's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Pushes to and pops from this partition alone. Without it pushes go to `Default` and pops to any.
     pub fn partition(mut self, name: impl Into<String>) -> Queue {
         self.partition = Some(name.into());

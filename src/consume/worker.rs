@@ -17,7 +17,7 @@ use crate::protocol::ack::Status;
 use crate::runtime::lock;
 use crate::transport;
 
-/// Pause after an empty poll that did not wait at the broker.
+/// The least time between two polls when the first was empty.
 const EMPTY_PAUSE: Duration = Duration::from_millis(100);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
@@ -34,12 +34,15 @@ impl Shared {
                 // Idle means that no worker has anything to do, so it ends them all.
                 return self.ask_to_stop(StopReason::Idle);
             };
+            let began = Instant::now();
             match self.poll(patience).await {
                 Some(Ok(deliveries)) => {
                     backoff = FIRST_BACKOFF;
                     if deliveries.is_empty() {
-                        if !self.options.wait {
-                            self.pause(EMPTY_PAUSE.min(patience)).await;
+                        // A broker that does not wait, asked to or not, is not asked again at once.
+                        let rest = EMPTY_PAUSE.min(patience).saturating_sub(began.elapsed());
+                        if !rest.is_zero() {
+                            self.pause(rest).await;
                         }
                         continue;
                     }
@@ -97,7 +100,8 @@ impl Shared {
         let Some(idle) = self.options.idle_millis.map(Duration::from_millis) else {
             return Some(poll);
         };
-        if self.running.load(Ordering::SeqCst) > 0 {
+        // Deliveries that are deferred or with a poller count as running.
+        if !lock(&self.active).is_empty() {
             return Some(poll.min(idle));
         }
         let left = idle.saturating_sub(lock(&self.last_activity).elapsed());

@@ -30,6 +30,10 @@ pub(crate) const TESTS: Tests = &[
         a_closing_client_lets_its_handlers_push,
     ),
     (
+        "a_delivery_in_hand_is_not_idleness",
+        a_delivery_in_hand_is_not_idleness,
+    ),
+    (
         "cancelling_a_watcher_leaves_the_consumer_alone",
         cancelling_a_watcher_leaves_the_consumer_alone,
     ),
@@ -313,4 +317,34 @@ fn a_close_goes_on_without_its_handle(broker: &TestBroker) -> Tested {
     closed.wait(LONG)?;
     assert_eq!(consumer.finished().wait(LONG)?.acked, 1);
     Ok(())
+}
+
+fn a_delivery_in_hand_is_not_idleness(broker: &TestBroker) -> Tested {
+    let client = client(broker);
+    let queue = fresh(&client);
+    push(&queue.clone().partition("a"), [1]);
+    let options = ConsumeOptions {
+        queue: Some(queue.name().to_owned()),
+        concurrency: 2,
+        idle_millis: Some(300),
+        ..ConsumeOptions::default()
+    };
+    let (sender, events) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    let tell = move |event| sender.lock().unwrap().send(event).is_ok();
+    let consumer = client.consume(options, ConsumerSink::Events(Box::new(tell)))?;
+    let delivery = || match events.recv_timeout(LONG) {
+        Ok(ConsumerEvent::Delivery(delivery)) => delivery,
+        other => panic!("{other:?}"),
+    };
+    let first = delivery();
+    std::thread::sleep(Duration::from_millis(1200));
+    push(&queue.clone().partition("b"), [2]);
+    let second = delivery();
+    assert_eq!((numbers(&first), numbers(&second)), (vec![1], vec![2]));
+    second.ack().wait(LONG)?;
+    first.ack().wait(LONG)?;
+    let summary = consumer.finished().wait(LONG)?;
+    assert_eq!((summary.reason, summary.acked), (StopReason::Idle, 2));
+    close(client)
 }

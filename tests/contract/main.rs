@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use queen::{
-    Ack, AckOptions, Client, ConsumeOptions, Delivery, ErrorCode, Item, MessageVerdict, PopOptions,
-    Queue, Settlement, Status, StopReason,
+    Ack, AckOptions, Client, ConsumeOptions, ConsumerEvent, ConsumerSink, Delivery, ErrorCode,
+    Item, MessageVerdict, PopOptions, Queue, Settlement, Status, StopReason,
 };
 use serde_json::json;
 use support::brokers::{TestBroker, brokers};

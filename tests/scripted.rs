@@ -134,3 +134,18 @@ fn a_list_of_brokers_passes_over_one_that_is_down() {
     }
     assert_eq!(count.load(Ordering::SeqCst), 4);
 }
+
+#[test]
+fn an_old_broker_is_not_told_to_retry() {
+    // 0.15: no `partitionsClaimed`. It would count `retry` as a failure, so the lease is left to end.
+    let (url, count) = server(
+        "200 OK",
+        r#"{"success":true,"messages":[{"id":"m","transactionId":"t","partitionId":"P","partition":"p","leaseId":"L","data":1}]}"#,
+    );
+    let client = Client::new(&url).unwrap();
+    let popped = client.queue("q").pop().wait(LONG).unwrap();
+    drop(popped.take());
+    drop(popped);
+    client.close(LONG).wait(LONG).unwrap();
+    assert_eq!(count.load(Ordering::SeqCst), 1, "the pop alone");
+}

@@ -50,6 +50,8 @@ struct State {
     sending: bool,
     /// Whether a handler, a poller or a caller has it in hand.
     taken: bool,
+    /// Whether what has no verdict is left to the end of the lease.
+    left: bool,
     end: Option<End>,
     told: bool,
     /// Answers to hand out once the lock is released.
@@ -100,6 +102,7 @@ impl Claim {
                 next: 0,
                 sending: false,
                 taken: false,
+                left: false,
                 end,
                 told: false,
                 answers: Vec::new(),
@@ -268,8 +271,9 @@ impl Claim {
         if state.end.is_some() {
             return;
         }
-        if !self.gives_back && state.slots.iter().all(|slot| slot.verdict.is_none()) {
-            return self.finish(state, End::Lost);
+        if !self.gives_back {
+            state.left = true;
+            return self.end_if_left(state);
         }
         for slot in &mut state.slots {
             if slot.verdict.is_none() {
@@ -347,19 +351,29 @@ impl Claim {
     async fn send_verdicts(self: Arc<Self>) {
         let _losing = LostInPanic(&self);
         loop {
-            let acks = {
-                let mut state = lock(&self.state);
-                let acks = self.ready(&state);
-                if acks.is_empty() || state.end.is_some() {
-                    state.sending = false;
-                    return;
-                }
+            let acks = self.with_state(|state| {
+                let acks = match state.end {
+                    None => self.ready(state),
+                    Some(_) => Vec::new(),
+                };
+                state.sending = !acks.is_empty();
+                self.end_if_left(state);
                 acks
-            };
+            });
+            if acks.is_empty() {
+                return;
+            }
             let answer = self.request(&acks).await;
             if self.with_state(|state| self.note(state, &acks, answer)) {
                 self.tell_lost(true);
             }
+        }
+    }
+
+    /// Ends a claim that is left to its lease, once the verdicts given before are answered.
+    fn end_if_left(&self, state: &mut State) {
+        if state.left && !state.sending && self.ready(state).is_empty() {
+            self.finish(state, End::Lost);
         }
     }
 

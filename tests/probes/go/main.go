@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 )
@@ -39,6 +40,7 @@ type poller struct {
 	next      uint64
 	waiters   map[uint64]chan result
 	consumers map[uint64]chan result
+	stop      atomic.Bool
 	ended     chan struct{}
 }
 
@@ -60,7 +62,10 @@ func (p *poller) run() {
 	for {
 		n := C.queen_event_queue_poll(p.queue, events, size, capacity, 60000)
 		if n < 0 {
-			check("the poll ends with CLOSED", n == C.QUEEN_E_CLOSED)
+			check(fmt.Sprint("the poll ends with ", n), false)
+			return
+		}
+		if n == 0 && p.stop.Load() {
 			return
 		}
 		batch := unsafe.Slice(events, int(n))
@@ -140,7 +145,9 @@ func check(what string, good bool) {
 }
 
 func numbers(delivery *C.queen_delivery_t) (out []int) {
-	var doc struct{ Messages []struct{ Data struct{ N int } } }
+	var doc struct {
+		Messages []struct{ Data struct{ N int } }
+	}
 	if json.Unmarshal([]byte(C.GoString(C.queen_delivery_json(delivery, nil))), &doc) == nil {
 		for _, message := range doc.Messages {
 			out = append(out, message.Data.N)
@@ -226,8 +233,10 @@ func walk(url string) {
 	check("close "+r.text, r.code == C.QUEEN_OK)
 	check("close ends a long poll", wait(late).code == C.QUEEN_E_CLOSED)
 	C.queen_client_free(client)
-	C.queen_event_queue_free(p.queue) // ends the running poll
+	p.stop.Store(true) // _free must be the last use, so the poller leaves first
+	check("wakeup", C.queen_event_queue_wakeup(p.queue) == C.QUEEN_OK)
 	<-p.ended
+	C.queen_event_queue_free(p.queue)
 	check("nothing is left waiting", len(p.waiters) == 0)
 	check("shutdown", C.queen_shutdown(30000) == C.QUEEN_OK)
 }

@@ -22,9 +22,12 @@ impl Writer {
             Some(id) => {
                 self.db
                     .update_queue(id, namespace, task, &to_text(options))?;
-                if let Some(queue) = self.model.queues.get_mut(&id) {
-                    (queue.namespace, queue.task) = (namespace.clone(), task.clone());
+                self.round.room.remove(&id);
+                if let Some(mut queue) = self.model.remove_queue(id) {
+                    queue.namespace = namespace.as_str().into();
+                    queue.task = task.as_str().into();
                     queue.options = options.clone();
+                    self.model.add_queue(id, queue);
                 }
                 // A shorter delay may make messages deliverable at once.
                 let parts: Vec<PartId> = self.parts_of(id);
@@ -109,8 +112,8 @@ impl Writer {
         let answer = json!({
             "id": queue.uuid,
             "name": &*queue.name,
-            "namespace": queue.namespace,
-            "task": queue.task,
+            "namespace": &*queue.namespace,
+            "task": &*queue.task,
             "createdAt": clock::iso(queue.created),
             "retainedBytes": bytes,
             "segments": { "segments": segments, "messages": messages },
@@ -152,10 +155,9 @@ impl Writer {
         };
         let parts = self.parts_of(id);
         self.db.delete_queue(id, name, &parts)?;
-        let Some(queue) = self.model.queues.remove(&id) else {
+        let Some(queue) = self.model.remove_queue(id) else {
             return Ok(false);
         };
-        self.model.names.remove(&queue.name);
         for group in queue.groups.values() {
             self.model.groups.remove(group);
         }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::command::{ClaimKey, Extended, PopRequest, Start};
+use super::command::{ClaimKey, Extended, PopRequest, Source, Start, Taken};
 use super::model::{GroupId, Lease, PartId, QueueId};
 use super::reader::{Claim, ClaimedPart};
+use super::subscription::Subscription;
 use super::writer::{Claimed, Writer};
 use crate::clock::{self, SECOND};
 use crate::store::{NONE, Result};
@@ -18,30 +19,88 @@ enum Reach {
     Later(i64),
 }
 
+/// A pop being served.
+struct Taking<'a> {
+    request: &'a PopRequest,
+    lease: Option<Uuid>,
+    /// Messages and partitions it may still get.
+    budget: i64,
+    left: i64,
+    parts: Vec<ClaimedPart>,
+    taken: Vec<Taken>,
+}
+
+/// A queue to take from, the group, and the partition if it must be that one.
+type Place = (QueueId, GroupId, Option<PartId>);
+
 impl Writer {
     /// Claims messages for a pop. A pop that was `parked` has been waiting since before anything that is new to it,
     /// so where its group has to be made again (the queue was deleted meanwhile) it starts at the start.
     pub(super) fn claim(&mut self, request: &PopRequest, parked: bool) -> Result<Option<Claimed>> {
-        let found = match &request.part {
-            None => self
-                .enter_queue(request, parked)?
-                .map(|(queue, group)| (queue, group, None)),
-            Some(part) => self.enter_part(request, part, parked)?,
-        };
-        let Some((queue, group, only)) = found else {
-            return Ok(None);
-        };
-        self.unblock(group);
-        let lease = (!request.auto_ack).then(Uuid::now_v7);
-        let mut parts = Vec::new();
-        let mut key = ClaimKey {
-            group,
-            lease,
+        let places = self.enter(request, parked)?;
+        let mut taking = Taking {
+            request,
+            lease: (!request.auto_ack).then(Uuid::now_v7),
+            budget: request.batch,
+            left: if request.part.is_some() {
+                1
+            } else {
+                request.parts
+            },
             parts: Vec::new(),
+            taken: Vec::new(),
         };
-        let mut budget = request.batch;
-        let mut left = if only.is_some() { 1 } else { request.parts };
-        while budget > 0 && left > 0 {
+        for place in places {
+            if taking.budget <= 0 || taking.left <= 0 {
+                break;
+            }
+            let before = taking.parts.len();
+            self.claim_from(&mut taking, place)?;
+            if taking.parts.len() > before {
+                self.found(request, place.0);
+            }
+        }
+        if taking.parts.is_empty() {
+            return Ok(None);
+        }
+        let queue = match &request.source {
+            Source::Queue(name) => name.clone(),
+            // The partitions may be of several queues, and the protocol has one name only.
+            Source::Find { .. } => Arc::from(""),
+        };
+        let claim = Claim {
+            queue,
+            group: request.group.clone(),
+            lease: taking.lease,
+            parts: taking.parts,
+        };
+        let key = ClaimKey {
+            lease: taking.lease,
+            parts: taking.taken,
+        };
+        Ok(Some((claim, key)))
+    }
+
+    /// Finds the queues of a pop and its group on each; makes what is missing.
+    pub(super) fn enter(&mut self, request: &PopRequest, parked: bool) -> Result<Vec<Place>> {
+        Ok(match (&request.source, &request.part) {
+            (Source::Queue(name), None) => self
+                .enter_queue(name, request, parked)?
+                .map(|(queue, group)| (queue, group, None))
+                .into_iter()
+                .collect(),
+            (Source::Queue(name), Some(part)) => self
+                .enter_part(name, request, part, parked)?
+                .into_iter()
+                .collect(),
+            (Source::Find { .. }, _) => self.enter_found(request, parked)?,
+        })
+    }
+
+    /// Claims partitions of one queue.
+    fn claim_from(&mut self, taking: &mut Taking, (queue, group, only): Place) -> Result<()> {
+        self.unblock(group);
+        while taking.budget > 0 && taking.left > 0 {
             let candidate = match only {
                 Some(part) => self.is_free(group, part).then_some(part),
                 None => self.model.groups.get(&group).and_then(|g| g.first_ready()),
@@ -53,64 +112,90 @@ impl Writer {
                     if let Some(group) = self.model.groups.get_mut(&group) {
                         group.hold(part, due);
                     }
-                    if only.is_some() {
-                        break;
-                    }
                 }
                 Reach::Until(end) => {
-                    let to = end.min(committed.saturating_add(budget));
-                    budget -= to - committed;
-                    left -= 1;
-                    self.take(request, queue, group, part, lease, to);
-                    key.parts.push((part, committed, to));
+                    let to = end.min(committed.saturating_add(taking.budget));
+                    taking.budget -= to - committed;
+                    taking.left -= 1;
+                    self.take(taking, (queue, group, part), to);
+                    taking.taken.push(Taken {
+                        group,
+                        part,
+                        before: committed,
+                        after: to,
+                    });
                     if let Some(found) = self.model.parts.get(&part) {
-                        let (uuid, name) = (found.uuid, found.name.clone());
-                        parts.push(ClaimedPart {
+                        taking.parts.push(ClaimedPart {
                             id: part,
-                            uuid,
-                            name,
+                            uuid: found.uuid,
+                            name: found.name.clone(),
                             from: committed + 1,
                             to,
                         });
                     }
-                    if only.is_some() {
-                        break;
-                    }
                 }
             }
+            if only.is_some() {
+                break;
+            }
         }
-        if parts.is_empty() {
-            return Ok(None);
+        Ok(())
+    }
+
+    /// Until when a waiting pop should let its batch fill: `minPopWaitTime` from now where there is something, but
+    /// less than it asked for.
+    pub(super) fn fill_until(&mut self, request: &PopRequest) -> Option<i64> {
+        if request.wait.is_none() || request.batch <= 1 {
+            return None;
         }
-        let (queue, group) = (request.queue.clone(), request.group.clone());
-        Ok(Some((
-            Claim {
-                queue,
-                group,
-                lease,
-                parts,
-            },
-            key,
-        )))
+        let mut longest = 0;
+        let mut available = 0;
+        for queue in self.model.queues_of(&request.source) {
+            let Some(found) = self.model.queues.get(&queue) else {
+                continue;
+            };
+            if found.options.min_pop_wait_time <= 0 {
+                continue;
+            }
+            let (wait, group) = (
+                found.options.min_pop_wait_time,
+                found.groups.get(&request.group).copied(),
+            );
+            let only = request
+                .part
+                .as_ref()
+                .map(|name| found.parts.get(name).copied());
+            let Some(group) = group else { continue };
+            self.unblock(group);
+            let parts: Vec<PartId> = match (only, self.model.groups.get(&group)) {
+                (Some(part), _) => part
+                    .filter(|part| self.is_free(group, *part))
+                    .into_iter()
+                    .collect(),
+                (None, Some(group)) => group.ready(request.parts).collect(),
+                (None, None) => Vec::new(),
+            };
+            if !parts.is_empty() {
+                longest = longest.max(wait);
+            }
+            for part in parts {
+                available += self.model.next(part) - 1 - self.committed(group, part);
+            }
+        }
+        let short = available > 0 && available < request.batch;
+        short.then(|| self.round.now.saturating_add(longest.saturating_mul(1000)))
     }
 
     /// Moves the cursor of one claimed partition.
-    fn take(
-        &mut self,
-        request: &PopRequest,
-        queue: QueueId,
-        group: GroupId,
-        part: PartId,
-        lease: Option<Uuid>,
-        to: i64,
-    ) {
+    fn take(&mut self, taking: &Taking, (queue, group, part): (QueueId, GroupId, PartId), to: i64) {
+        let lease = taking.lease;
         let default = self
             .model
             .queues
             .get(&queue)
             .map_or(0, |q| q.options.lease_time);
-        let seconds = request.lease_seconds.filter(|s| *s > 0).unwrap_or(default);
-        let expires = clock::after_seconds(self.round.now, seconds);
+        let asked = taking.request.lease_seconds.filter(|s| *s > 0);
+        let expires = clock::after_seconds(self.round.now, asked.unwrap_or(default));
         let Some(cursor) = self
             .model
             .groups
@@ -145,26 +230,27 @@ impl Writer {
 
     /// Takes back a claim whose answer reached nobody.
     pub(super) fn release(&mut self, key: &ClaimKey) {
-        for (part, before, after) in &key.parts {
+        for taken in &key.parts {
+            let (group, part) = (taken.group, taken.part);
             let Some(cursor) = self
                 .model
                 .groups
-                .get_mut(&key.group)
-                .and_then(|g| g.cursors.get_mut(part))
+                .get_mut(&group)
+                .and_then(|g| g.cursors.get_mut(&part))
             else {
                 continue;
             };
             match (key.lease, cursor.lease) {
                 (Some(id), Some(lease)) if lease.id == id => {
                     cursor.lease = None;
-                    self.model.forget_lease(id, key.group, *part);
+                    self.model.forget_lease(id, group, part);
                 }
                 // Delivered under autoAck: nobody else may have read on in the meantime.
-                (None, None) if cursor.committed == *after => cursor.committed = *before,
+                (None, None) if cursor.committed == taken.after => cursor.committed = taken.before,
                 _ => continue,
             }
-            self.changed(key.group, *part);
-            self.wake_part(*part);
+            self.changed(group, part);
+            self.wake_part(part);
         }
     }
 
@@ -274,19 +360,17 @@ impl Writer {
     /// Finds or makes queue and group of a pop that takes any partition.
     fn enter_queue(
         &mut self,
+        name: &str,
         request: &PopRequest,
         parked: bool,
     ) -> Result<Option<(QueueId, GroupId)>> {
-        let queue = match self.model.queue_id(&request.queue) {
+        let queue = match self.model.queue_id(name) {
             Some(queue) => queue,
             // A parked pop does not bring back the queue that was deleted under it.
             None if parked => return Ok(None),
-            None => self.queue_or_create(&request.queue)?,
+            None => self.queue_or_create(name)?,
         };
-        let known = self.group_id(queue, &request.group);
-        if let Some(group) =
-            known.filter(|g| self.model.groups.get(g).is_some_and(|g| g.registered))
-        {
+        if let Some(group) = self.registered(queue, &request.group) {
             return Ok(Some((queue, group)));
         }
         let start = if parked { Start::All } else { request.start };
@@ -296,11 +380,12 @@ impl Writer {
     /// Finds or makes the cursor of a pop that names its partition.
     fn enter_part(
         &mut self,
+        queue_name: &str,
         request: &PopRequest,
         name: &Arc<str>,
         parked: bool,
-    ) -> Result<Option<(QueueId, GroupId, Option<PartId>)>> {
-        let queue = self.model.queue_id(&request.queue);
+    ) -> Result<Option<Place>> {
+        let queue = self.model.queue_id(queue_name);
         let part = queue
             .and_then(|id| self.model.queues.get(&id))
             .and_then(|q| q.parts.get(name))
@@ -311,7 +396,7 @@ impl Writer {
             .is_some_and(|g| g.registered);
         let (Some(queue), Some(part)) = (queue, part) else {
             if !registered && request.start != Start::All {
-                self.pin(request, name)?;
+                self.pin(queue_name, name, &request.group)?;
             }
             return Ok(None);
         };
@@ -333,14 +418,14 @@ impl Writer {
     }
 
     /// Remembers that a group waits for a partition, so that it misses nothing when the partition comes into being.
-    fn pin(&mut self, request: &PopRequest, part: &str) -> Result<()> {
+    fn pin(&mut self, queue: &str, part: &str, group: &str) -> Result<()> {
         let groups = self
             .model
             .pins
-            .entry((request.queue.to_string(), part.to_owned()))
+            .entry((queue.to_owned(), part.to_owned()))
             .or_default();
-        if groups.insert(request.group.to_string()) {
-            self.db.insert_pin(&request.queue, part, &request.group)?;
+        if groups.insert(group.to_owned()) {
+            self.db.insert_pin(queue, part, group)?;
         }
         Ok(())
     }
@@ -349,15 +434,17 @@ impl Writer {
         self.model.queues.get(&queue)?.groups.get(name).copied()
     }
 
+    /// The group of that name if it reads every partition of the queue.
+    pub(super) fn registered(&self, queue: QueueId, name: &str) -> Option<GroupId> {
+        self.group_id(queue, name)
+            .filter(|id| self.model.groups.get(id).is_some_and(|g| g.registered))
+    }
+
     /// Registers a group on a queue: it has a cursor on every partition from now on.
-    fn register(&mut self, queue: QueueId, name: &str, start: Start) -> Result<GroupId> {
+    pub(super) fn register(&mut self, queue: QueueId, name: &str, start: Start) -> Result<GroupId> {
         let id = self.group_or_create(queue, name)?;
-        let (mode, since) = match start {
-            Start::All => ("all", 0),
-            Start::New => ("new", self.round.now),
-            Start::Time(time) => ("timestamp", time),
-        };
-        self.db.register_group(id, mode, since, self.round.now)?;
+        let subscription = Subscription::new(start, self.round.now);
+        self.db.register_group(id, &subscription)?;
         let parts: Vec<PartId> = self
             .model
             .queues
@@ -385,12 +472,13 @@ impl Writer {
         }
         if let Some(group) = self.model.groups.get_mut(&id) {
             group.registered = true;
+            group.subscription = Some(subscription);
         }
         Ok(id)
     }
 
     /// The committed offset of a group that starts on a partition that exists.
-    fn start_of(&mut self, part: PartId, start: Start) -> Result<i64> {
+    pub(super) fn start_of(&mut self, part: PartId, start: Start) -> Result<i64> {
         let end = self.model.next(part) - 1;
         Ok(match start {
             Start::All => NONE,

@@ -66,9 +66,12 @@ pub(crate) struct PushItem {
 
 /// What became of one item.
 #[derive(Clone, Copy)]
-pub(crate) struct Pushed {
-    pub(crate) id: Uuid,
-    pub(crate) duplicate: bool,
+pub(crate) enum Pushed {
+    Stored(Uuid),
+    /// The message with this id holds the transaction id already.
+    Duplicate(Uuid),
+    /// The queue holds this many messages and takes no more.
+    Full(i64),
 }
 
 /// Where a group that is not known yet starts to read.
@@ -79,11 +82,22 @@ pub(crate) enum Start {
     Time(i64),
 }
 
-/// A pop of any partition of a queue, or of one.
+/// Where a pop looks for messages.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Source {
+    Queue(Arc<str>),
+    /// Every queue that has both, where both are named.
+    Find {
+        namespace: Option<Arc<str>>,
+        task: Option<Arc<str>>,
+    },
+}
+
+/// A pop of any partition of some queues, or of one partition.
 #[derive(Clone)]
 pub(crate) struct PopRequest {
     pub(crate) id: u64,
-    pub(crate) queue: Arc<str>,
+    pub(crate) source: Source,
     pub(crate) part: Option<Arc<str>>,
     pub(crate) group: Arc<str>,
     pub(crate) batch: i64,
@@ -104,10 +118,17 @@ pub(crate) struct Delivery {
 /// Identifies a claim, to take it back.
 #[derive(Clone)]
 pub(crate) struct ClaimKey {
-    pub(crate) group: GroupId,
     pub(crate) lease: Option<Uuid>,
-    /// Partition, and the committed offset before and after the claim.
-    pub(crate) parts: Vec<(PartId, i64, i64)>,
+    pub(crate) parts: Vec<Taken>,
+}
+
+/// What a claim took from one partition: the committed offset before it and the last offset handed out.
+#[derive(Clone, Copy)]
+pub(crate) struct Taken {
+    pub(crate) group: GroupId,
+    pub(crate) part: PartId,
+    pub(crate) before: i64,
+    pub(crate) after: i64,
 }
 
 /// Gives the claim back when dropped, unless the answer has been handed over.

@@ -9,6 +9,7 @@ mod park;
 mod push;
 pub(crate) mod queue_options;
 mod reader;
+mod subscription;
 mod writer;
 
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ use tokio::sync::oneshot;
 use crate::error::OpenError;
 use crate::options::{Durability, Store};
 use crate::store::Db;
+pub(crate) use subscription::{FinderKey, Mode, Subscription};
+
 use command::{Command, Failure, PopRequest, Reply};
 
 /// Threads that read payloads from a file store. A store in memory is read by its writer.

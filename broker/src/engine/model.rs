@@ -9,6 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::queue_options::QueueOptions;
+use super::subscription::{Finder, FinderKey, Index, Subscription};
 use crate::store::{Db, NONE, Result};
 
 pub(crate) type QueueId = i64;
@@ -19,8 +20,8 @@ pub(crate) type GroupId = i64;
 pub(crate) struct Queue {
     pub(crate) uuid: Uuid,
     pub(crate) name: Arc<str>,
-    pub(crate) namespace: String,
-    pub(crate) task: String,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) task: Arc<str>,
     pub(crate) options: QueueOptions,
     pub(crate) created: i64,
     pub(crate) parts: HashMap<Arc<str>, PartId>,
@@ -88,6 +89,8 @@ pub(crate) struct Group {
     pub(crate) name: Arc<str>,
     /// A registered group reads every partition, those to come included. Another one reads where it has cursors.
     pub(crate) registered: bool,
+    /// How it was registered; kept when only its cursors are deleted, so that it starts again there.
+    pub(crate) subscription: Option<Subscription>,
     pub(crate) cursors: HashMap<PartId, Cursor>,
     ready: BTreeSet<(u64, PartId)>,
     blocked: BTreeSet<(i64, PartId)>,
@@ -95,10 +98,11 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(name: Arc<str>, registered: bool) -> Group {
+    pub(crate) fn new(name: Arc<str>, subscription: Option<Subscription>) -> Group {
         Group {
             name,
-            registered,
+            registered: subscription.is_some(),
+            subscription,
             cursors: HashMap::new(),
             ready: BTreeSet::new(),
             blocked: BTreeSet::new(),
@@ -156,6 +160,12 @@ impl Group {
         self.ready.first().map(|(_, part)| *part)
     }
 
+    /// The partitions that may be claimed, at most so many, in their order.
+    pub(crate) fn ready(&self, most: i64) -> impl Iterator<Item = PartId> {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        self.ready.iter().map(|(_, part)| *part).take(most)
+    }
+
     /// The first moment at which a held partition may become ready, with that partition.
     pub(crate) fn first_blocked(&self) -> Option<(i64, PartId)> {
         self.blocked.first().copied()
@@ -187,6 +197,9 @@ pub(crate) struct Model {
     pub(crate) leases: HashMap<Uuid, Vec<(GroupId, PartId)>>,
     /// Groups that asked for a partition before it existed: by queue and partition name. They start at its start.
     pub(crate) pins: HashMap<(String, String), HashSet<String>>,
+    pub(crate) by_namespace: Index,
+    pub(crate) by_task: Index,
+    pub(crate) finders: HashMap<FinderKey, Finder>,
 }
 
 impl Model {
@@ -201,15 +214,13 @@ impl Model {
                     Box::new(e),
                 )
             })?;
-            let name: Arc<str> = q.name.into();
-            model.names.insert(name.clone(), q.id);
-            model.queues.insert(
+            model.add_queue(
                 q.id,
                 Queue {
                     uuid: q.uuid,
-                    name,
-                    namespace: q.namespace,
-                    task: q.task,
+                    name: q.name.into(),
+                    namespace: q.namespace.into(),
+                    task: q.task.into(),
                     options,
                     created: q.created,
                     parts: HashMap::new(),
@@ -240,9 +251,12 @@ impl Model {
             };
             let name: Arc<str> = g.name.into();
             queue.groups.insert(name.clone(), g.id);
-            model.groups.insert(g.id, Group::new(name, g.registered));
+            model.groups.insert(g.id, Group::new(name, g.subscription));
         }
         model.load_cursors(db)?;
+        for (key, subscription) in db.finders()? {
+            model.finders.insert(key, Finder::new(subscription));
+        }
         for (queue, part, group) in db.pins()? {
             model.pins.entry((queue, part)).or_default().insert(group);
         }
@@ -286,6 +300,23 @@ impl Model {
             group.cursors.insert(c.part, cursor);
         }
         Ok(())
+    }
+
+    /// Adds a queue under its name, namespace and task.
+    pub(crate) fn add_queue(&mut self, id: QueueId, queue: Queue) {
+        self.names.insert(queue.name.clone(), id);
+        self.by_namespace.add(&queue.namespace, id);
+        self.by_task.add(&queue.task, id);
+        self.queues.insert(id, queue);
+    }
+
+    /// Takes a queue out; its partitions and groups stay behind.
+    pub(crate) fn remove_queue(&mut self, id: QueueId) -> Option<Queue> {
+        let queue = self.queues.remove(&id)?;
+        self.names.remove(&queue.name);
+        self.by_namespace.remove(&queue.namespace, id);
+        self.by_task.remove(&queue.task, id);
+        Some(queue)
     }
 
     /// The queue of that name.

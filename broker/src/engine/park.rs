@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::command::{PopReply, PopRequest};
+use super::command::{PopReply, PopRequest, Source};
 
 /// A pop that waits for a message.
 pub(crate) struct Waiter {
@@ -12,7 +12,7 @@ pub(crate) struct Waiter {
     pub(crate) reply: PopReply,
 }
 
-/// The waiters of one group on one queue.
+/// The waiters of one group on one source.
 #[derive(Default)]
 struct Lane {
     any: BTreeSet<u64>,
@@ -27,16 +27,18 @@ impl Lane {
     }
 }
 
-/// Names a lane.
-pub(crate) type LaneKey = (Arc<str>, Arc<str>);
+/// Names a lane: where it looks, and for which group.
+pub(crate) type LaneKey = (Source, Arc<str>);
 
 /// All parked pops.
 #[derive(Default)]
 pub(crate) struct Parking {
     waiters: HashMap<u64, Waiter>,
     lanes: HashMap<LaneKey, Lane>,
-    /// The groups that have a lane on a queue.
-    groups: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    /// The groups that have a lane on a source.
+    groups: HashMap<Source, HashSet<Arc<str>>>,
+    /// Pops that found some messages and wait until this moment for more.
+    filling: HashMap<u64, i64>,
     deadlines: BTreeSet<(i64, u64)>,
     checks: BTreeSet<(i64, LaneKey)>,
     /// How many of the waiters ask for autoAck: their claims must be durable.
@@ -47,7 +49,7 @@ impl Parking {
     /// Parks a pop. The ids grow, so that the order of ids is the order of arrival.
     pub(crate) fn add(&mut self, waiter: Waiter) {
         let request = &waiter.request;
-        let key = (request.queue.clone(), request.group.clone());
+        let key = (request.source.clone(), request.group.clone());
         self.groups
             .entry(key.0.clone())
             .or_default()
@@ -69,10 +71,11 @@ impl Parking {
     /// Takes a pop out, to answer it or because it was given up.
     pub(crate) fn remove(&mut self, id: u64) -> Option<Waiter> {
         let waiter = self.waiters.remove(&id)?;
+        self.filling.remove(&id);
         let request = &waiter.request;
         self.auto_ack -= usize::from(request.auto_ack);
         self.deadlines.remove(&(waiter.deadline, id));
-        let key = (request.queue.clone(), request.group.clone());
+        let key = (request.source.clone(), request.group.clone());
         if let Some(lane) = self.lanes.get_mut(&key) {
             match &request.part {
                 None => drop(lane.any.remove(&id)),
@@ -106,25 +109,30 @@ impl Parking {
         self.waiters.get(&id)
     }
 
-    /// The lanes of a queue.
-    pub(crate) fn lanes_of(&self, queue: &str) -> Vec<LaneKey> {
-        let Some((queue, groups)) = self.groups.get_key_value(queue) else {
+    /// The lanes of a source.
+    pub(crate) fn lanes_of(&self, source: &Source) -> Vec<LaneKey> {
+        let Some((source, groups)) = self.groups.get_key_value(source) else {
             return Vec::new();
         };
         groups
             .iter()
-            .map(|group| (queue.clone(), group.clone()))
+            .map(|group| (source.clone(), group.clone()))
             .collect()
     }
 
-    /// The first pop of a lane that takes any partition.
-    pub(crate) fn first_any(&self, lane: &LaneKey) -> Option<u64> {
-        self.lanes.get(lane)?.any.first().copied()
+    /// The first pop of a lane, after another one, that takes any partition or the named one.
+    pub(crate) fn next(&self, lane: &LaneKey, part: Option<&str>, after: u64) -> Option<u64> {
+        let lane = self.lanes.get(lane)?;
+        let ids = match part {
+            None => &lane.any,
+            Some(part) => lane.named.get(part)?,
+        };
+        ids.range(after + 1..).next().copied()
     }
 
-    /// The first pop of a lane that asks for one partition.
-    pub(crate) fn first_named(&self, lane: &LaneKey, part: &str) -> Option<u64> {
-        self.lanes.get(lane)?.named.get(part)?.first().copied()
+    /// Until when a pop that found some messages waits for more; the first to ask decides.
+    pub(crate) fn fill_until(&mut self, id: u64, until: i64) -> i64 {
+        *self.filling.entry(id).or_insert(until)
     }
 
     /// The partitions that pops of a lane ask for by name.

@@ -23,13 +23,7 @@ pub(super) struct OpenSegment {
 
 impl Writer {
     pub(super) fn push(&mut self, request: &PushRequest) -> Result<Vec<Pushed>> {
-        let mut answers = vec![
-            Pushed {
-                id: Uuid::nil(),
-                duplicate: false
-            };
-            request.count
-        ];
+        let mut answers = vec![Pushed::Stored(Uuid::nil()); request.count];
         for group in &request.groups {
             let queue = self.queue_or_create(&group.queue)?;
             let part = self.part_or_create(queue, &group.part)?;
@@ -40,7 +34,7 @@ impl Writer {
                 .map_or(0, |q| q.options.dedup_window_seconds);
             let mut seen = HashMap::new();
             for item in &group.items {
-                let answer = self.push_item(part, window, item, &mut seen)?;
+                let answer = self.push_item(queue, part, window, item, &mut seen)?;
                 if let Some(slot) = answers.get_mut(item.index) {
                     *slot = answer;
                 }
@@ -52,39 +46,70 @@ impl Writer {
 
     fn push_item<'a>(
         &mut self,
+        queue: QueueId,
         part: PartId,
         window: i64,
         item: &'a PushItem,
         seen: &mut HashMap<&'a str, Uuid>,
     ) -> Result<Pushed> {
-        let Some(txn) = &item.txn else {
-            let id = Uuid::now_v7();
-            self.append(part, id, &id.to_string(), &item.payload)?;
-            return Ok(Pushed {
-                id,
-                duplicate: false,
-            });
-        };
-        let known = match window {
+        let known = match &item.txn {
+            None => None,
             // Without a window a key counts within its own request only.
-            0 => seen.get(txn.as_str()).copied(),
-            _ => self.known(part, txn, window)?,
+            Some(txn) if window == 0 => seen.get(txn.as_str()).copied(),
+            Some(txn) => self.known(part, txn, window)?,
         };
         if let Some(id) = known {
-            return Ok(Pushed {
-                id,
-                duplicate: true,
-            });
+            return Ok(Pushed::Duplicate(id));
+        }
+        if let Some(most) = self.is_full(queue) {
+            return Ok(Pushed::Full(most));
         }
         let id = Uuid::now_v7();
-        self.append(part, id, txn, &item.payload)?;
-        if window == 0 {
-            seen.insert(txn, id);
+        match &item.txn {
+            None => self.append(part, id, &id.to_string(), &item.payload)?,
+            Some(txn) => {
+                self.append(part, id, txn, &item.payload)?;
+                if window == 0 {
+                    seen.insert(txn, id);
+                }
+            }
         }
-        Ok(Pushed {
-            id,
-            duplicate: false,
-        })
+        Ok(Pushed::Stored(id))
+    }
+
+    /// Takes one place of a bounded queue; its `maxSize` when there is none left.
+    fn is_full(&mut self, queue: QueueId) -> Option<i64> {
+        let most = self.model.queues.get(&queue)?.options.max_size;
+        if most <= 0 {
+            return None;
+        }
+        let room = match self.round.room.get(&queue) {
+            Some(room) => *room,
+            // Counted once per transaction.
+            None => most.saturating_sub(self.undelivered(queue)),
+        };
+        self.round.room.insert(queue, room - 1);
+        (room <= 0).then_some(most)
+    }
+
+    /// How many messages of a queue its slowest group was not given yet.
+    fn undelivered(&self, queue: QueueId) -> i64 {
+        let Some(queue) = self.model.queues.get(&queue) else {
+            return 0;
+        };
+        let waiting = |group: Option<&Group>| -> i64 {
+            let left = |part: &PartId| {
+                let cursor = group.and_then(|group| group.cursors.get(part));
+                self.model.next(*part) - 1 - cursor.map_or(NONE, |cursor| cursor.delivered)
+            };
+            queue.parts.values().map(left).sum()
+        };
+        let groups = queue.groups.values().map(|id| self.model.groups.get(id));
+        let slowest = groups
+            .filter(|g| g.is_some_and(|g| g.registered))
+            .map(waiting)
+            .max();
+        slowest.unwrap_or_else(|| waiting(None))
     }
 
     /// The message that holds a transaction id within the window.
@@ -200,16 +225,14 @@ impl Writer {
         let id = self
             .db
             .insert_queue(uuid, name, &namespace, &task, &text, created)?;
-        let name: Arc<str> = name.into();
-        self.model.names.insert(name.clone(), id);
         let (parts, groups) = (HashMap::new(), HashMap::new());
-        self.model.queues.insert(
+        self.model.add_queue(
             id,
             Queue {
                 uuid,
-                name,
-                namespace,
-                task,
+                name: name.into(),
+                namespace: namespace.into(),
+                task: task.into(),
                 options,
                 created,
                 parts,
@@ -287,7 +310,7 @@ impl Writer {
         if let Some(queue) = self.model.queues.get_mut(&queue) {
             queue.groups.insert(name.clone(), id);
         }
-        self.model.groups.insert(id, Group::new(name, false));
+        self.model.groups.insert(id, Group::new(name, None));
         Ok(id)
     }
 }

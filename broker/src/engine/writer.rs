@@ -11,9 +11,10 @@ use super::command::{
     Acked, ClaimGuard, ClaimKey, Command, Configured, Extended, Failure, PopReply, PopRequest,
     Pushed,
 };
-use super::model::{GroupId, Model, PartId};
+use super::model::{GroupId, Model, PartId, QueueId};
 use super::park::{LaneKey, Parking, Waiter};
 use super::reader::{Claim, Job, Readers};
+use super::subscription::finder_key;
 use crate::clock::{self, SECOND};
 use crate::store::{CursorRow, Db, Result, explain};
 
@@ -46,6 +47,8 @@ pub(super) struct Round {
     pub(super) cursors: BTreeSet<(GroupId, PartId)>,
     /// Partitions in which something may have become deliverable.
     pub(super) woken: HashSet<PartId>,
+    /// How many messages the bounded queues may still take.
+    pub(super) room: HashMap<QueueId, i64>,
     /// Lanes whose time has come.
     lanes: Vec<LaneKey>,
     /// Parked pops that got something.
@@ -69,7 +72,8 @@ enum Answer {
 
 enum Popped {
     Claimed(Claimed),
-    Park,
+    /// Wait for messages, or until a moment for more of them.
+    Park(Option<i64>),
     Empty,
 }
 
@@ -222,11 +226,13 @@ impl Writer {
     }
 
     fn knows_group(&self, request: &PopRequest) -> bool {
-        let queue = self
-            .model
-            .queue_id(&request.queue)
-            .and_then(|id| self.model.queues.get(&id));
-        queue.is_some_and(|queue| queue.groups.contains_key(&request.group))
+        match finder_key(request) {
+            Some(key) => self.model.finders.contains_key(&key),
+            None => !self
+                .model
+                .groups_of(&request.source, &request.group)
+                .is_empty(),
+        }
     }
 
     fn apply(&mut self, command: &Command) -> Result<Answer> {
@@ -260,9 +266,17 @@ impl Writer {
         if reply.is_closed() {
             return Ok(Popped::Empty);
         }
+        let may_wait = request.wait.is_some() && !self.ending;
+        if may_wait {
+            // The group must be there before what it may get can be counted.
+            self.enter(request, false)?;
+            if let Some(until) = self.fill_until(request) {
+                return Ok(Popped::Park(Some(until)));
+            }
+        }
         Ok(match self.claim(request, false)? {
             Some(claimed) => Popped::Claimed(claimed),
-            None if request.wait.is_some() && !self.ending => Popped::Park,
+            None if may_wait => Popped::Park(None),
             None => Popped::Empty,
         })
     }
@@ -277,40 +291,38 @@ impl Writer {
                 continue;
             };
             let name = found.name.clone();
-            for lane in self.parking.lanes_of(&queue.name) {
-                while let Some(id) = self.parking.first_named(&lane, &name) {
-                    if !self.serve(id)? {
-                        break;
-                    }
+            for source in queue.sources() {
+                for lane in self.parking.lanes_of(&source) {
+                    self.serve_lane(&lane, Some(&name))?;
+                    self.serve_lane(&lane, None)?;
+                    self.plan_check(&lane);
                 }
-                self.serve_any(&lane)?;
             }
         }
         for lane in self.round.lanes.clone() {
             for name in self.parking.named_parts(&lane) {
-                while let Some(id) = self.parking.first_named(&lane, &name) {
-                    if !self.serve(id)? {
-                        break;
-                    }
-                }
+                self.serve_lane(&lane, Some(&name))?;
             }
-            self.serve_any(&lane)?;
+            self.serve_lane(&lane, None)?;
+            self.plan_check(&lane);
         }
         Ok(())
     }
 
-    fn serve_any(&mut self, lane: &LaneKey) -> Result<()> {
-        while let Some(id) = self.parking.first_any(lane) {
-            if !self.serve(id)? {
+    /// Serves the pops of a lane that want one partition, or those that take any, until there is nothing left.
+    fn serve_lane(&mut self, lane: &LaneKey, part: Option<&str>) -> Result<()> {
+        let mut after = 0;
+        while let Some(id) = self.parking.next(lane, part, after) {
+            if !self.serve(lane, id)? {
                 break;
             }
+            after = id;
         }
-        self.plan_check(lane);
         Ok(())
     }
 
     /// Tries to serve a parked pop; false means that there is nothing for it or for those behind it.
-    fn serve(&mut self, id: u64) -> Result<bool> {
+    fn serve(&mut self, lane: &LaneKey, id: u64) -> Result<bool> {
         let Some(waiter) = self.parking.get(id) else {
             return Ok(false);
         };
@@ -318,7 +330,14 @@ impl Writer {
             self.parking.remove(id);
             return Ok(true);
         }
-        let request = waiter.request.clone();
+        let (request, deadline) = (waiter.request.clone(), waiter.deadline);
+        if let Some(until) = self.fill_until(&request) {
+            let until = self.parking.fill_until(id, until.min(deadline));
+            if until > self.round.now {
+                self.parking.check_at(lane, until);
+                return Ok(true);
+            }
+        }
         let Some(claimed) = self.claim(&request, true)? else {
             return Ok(false);
         };
@@ -330,22 +349,13 @@ impl Writer {
 
     /// Looks again when the next lease of the group runs out or the next delay ends.
     fn plan_check(&mut self, lane: &LaneKey) {
-        let queue = self
-            .model
-            .queue_id(&lane.0)
-            .and_then(|id| self.model.queues.get(&id));
-        let Some(id) = queue.and_then(|queue| queue.groups.get(&lane.1)).copied() else {
-            return;
-        };
-        // What is over already needs no second look, and would make the writer spin.
-        self.unblock(id);
-        if let Some((at, _)) = self
-            .model
-            .groups
-            .get(&id)
-            .and_then(|group| group.first_blocked())
-        {
-            self.parking.check_at(lane, at);
+        for group in self.model.groups_of(&lane.0, &lane.1) {
+            // What is over already needs no second look, and would make the writer spin.
+            self.unblock(group);
+            let group = self.model.groups.get(&group);
+            if let Some((at, _)) = group.and_then(|group| group.first_blocked()) {
+                self.parking.check_at(lane, at);
+            }
         }
     }
 
@@ -402,7 +412,7 @@ impl Writer {
             (Command::Pop(request, reply), Answer::Popped(popped)) => match popped {
                 Popped::Claimed(claimed) => self.deliver(claimed, reply),
                 Popped::Empty => drop(reply.send(Ok(None))),
-                Popped::Park => self.park(request, reply),
+                Popped::Park(fill) => self.park(request, reply, fill),
             },
             (Command::DeadLetters(request, reply), _) => {
                 self.readers.run(Job::DeadLetters(request, reply), &self.db);
@@ -413,14 +423,19 @@ impl Writer {
         }
     }
 
-    fn park(&mut self, request: PopRequest, reply: PopReply) {
-        let lane = (request.queue.clone(), request.group.clone());
+    fn park(&mut self, request: PopRequest, reply: PopReply, fill: Option<i64>) {
+        let lane = (request.source.clone(), request.group.clone());
+        let id = request.id;
         let deadline = self.round.now.saturating_add(request.wait.unwrap_or(0));
         self.parking.add(Waiter {
             request,
             deadline,
             reply,
         });
+        if let Some(until) = fill {
+            let until = self.parking.fill_until(id, until.min(deadline));
+            self.parking.check_at(&lane, until);
+        }
         self.plan_check(&lane);
     }
 

@@ -33,6 +33,7 @@ type Shared = State<Arc<App>>;
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/api/v1/push", post(push::push))
+        .route("/api/v1/pop", get(pop::find))
         .route("/api/v1/pop/queue/{queue}", get(pop::queue))
         .route(
             "/api/v1/pop/queue/{queue}/partition/{partition}",

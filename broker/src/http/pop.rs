@@ -2,11 +2,12 @@
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
+use http::StatusCode;
 use serde::Deserialize;
 
 use super::{App, Shared, answer};
 use crate::clock;
-use crate::engine::command::{PopRequest, Start};
+use crate::engine::command::{PopRequest, Source, Start};
 
 /// The group of consumers that name none.
 pub(super) const QUEUE_MODE: &str = "__QUEUE_MODE__";
@@ -25,6 +26,32 @@ pub(super) struct Parameters {
     subscription_from: Option<String>,
     partitions: Option<i64>,
     lease_seconds: Option<i64>,
+    namespace: Option<String>,
+    task: Option<String>,
+}
+
+/// Any partition of the queues with a namespace, a task, or both.
+pub(super) async fn find(State(app): Shared, Query(parameters): Query<Parameters>) -> Response {
+    let name = |text: &Option<String>| {
+        text.as_deref()
+            .filter(|text| !text.is_empty())
+            .map(Into::into)
+    };
+    let source = Source::Find {
+        namespace: name(&parameters.namespace),
+        task: name(&parameters.task),
+    };
+    let nothing = Source::Find {
+        namespace: None,
+        task: None,
+    };
+    if source == nothing {
+        return answer::json(
+            StatusCode::BAD_REQUEST,
+            r#"{"success":false,"error":"namespace or task is required","messages":[]}"#,
+        );
+    }
+    pop(&app, source, None, parameters).await
 }
 
 /// Any partition of a queue.
@@ -33,7 +60,7 @@ pub(super) async fn queue(
     Path(queue): Path<String>,
     Query(parameters): Query<Parameters>,
 ) -> Response {
-    pop(&app, queue, None, parameters).await
+    pop(&app, Source::Queue(queue.into()), None, parameters).await
 }
 
 /// One partition.
@@ -42,14 +69,15 @@ pub(super) async fn partition(
     Path((queue, partition)): Path<(String, String)>,
     Query(parameters): Query<Parameters>,
 ) -> Response {
-    pop(&app, queue, Some(partition), parameters).await
+    let source = Source::Queue(queue.into());
+    pop(&app, source, Some(partition), parameters).await
 }
 
-async fn pop(app: &App, queue: String, part: Option<String>, given: Parameters) -> Response {
+async fn pop(app: &App, source: Source, part: Option<String>, given: Parameters) -> Response {
     let start = start(&given, part.is_some());
     let request = PopRequest {
         id: 0,
-        queue: queue.into(),
+        source,
         part: part.map(Into::into),
         group: given
             .consumer_group
@@ -112,6 +140,8 @@ mod tests {
             subscription_from: from.map(Into::into),
             partitions: None,
             lease_seconds: None,
+            namespace: None,
+            task: None,
         }
     }
 

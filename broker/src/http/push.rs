@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Shared, answer};
-use crate::engine::command::{Command, PushGroup, PushItem, PushRequest};
+use crate::engine::command::{Command, PushGroup, PushItem, PushRequest, Pushed};
 
 /// The longest transaction id, in bytes.
 const MAX_TXN: usize = 65_535;
@@ -59,21 +59,28 @@ pub(super) async fn push(State(app): Shared, body: Bytes) -> Response {
         if index > 0 {
             out.push(',');
         }
-        let id = pushed.id;
-        let txn = item
-            .transaction_id
-            .as_deref()
-            .map_or_else(|| format!("\"{id}\""), quote);
-        let status = if pushed.duplicate {
-            "duplicate"
-        } else {
-            "queued"
-        };
+        let own = item.transaction_id.as_deref().map(quote);
         let queue = quote(&item.queue);
-        let _ = write!(
-            out,
-            r#"{{"index":{index},"message_id":"{id}","transaction_id":{txn},"queueName":{queue},"status":"{status}"}}"#
-        );
+        let _ = match pushed {
+            Pushed::Stored(id) | Pushed::Duplicate(id) => {
+                let status = match pushed {
+                    Pushed::Duplicate(_) => "duplicate",
+                    _ => "queued",
+                };
+                let txn = own.unwrap_or_else(|| format!("\"{id}\""));
+                write!(
+                    out,
+                    r#"{{"index":{index},"message_id":"{id}","transaction_id":{txn},"queueName":{queue},"status":"{status}"}}"#
+                )
+            }
+            Pushed::Full(most) => {
+                let txn = own.unwrap_or_else(|| "null".into());
+                write!(
+                    out,
+                    r#"{{"index":{index},"transaction_id":{txn},"queueName":{queue},"status":"failed","error":"queue is full: maxSize {most}"}}"#
+                )
+            }
+        };
     }
     out.push(']');
     answer::json(StatusCode::CREATED, out)

@@ -1,10 +1,13 @@
 //! Statements that only look.
 
+use std::sync::Arc;
+
 use rusqlite::{OptionalExtension, Row, params, types::Type};
 use uuid::Uuid;
 
 use super::segment::{self, Damaged, Record};
 use super::{Db, NONE, Result};
+use crate::engine::{FinderKey, Mode, Subscription};
 
 /// A queue as it was stored.
 pub(crate) struct LoadedQueue {
@@ -33,7 +36,7 @@ pub(crate) struct LoadedGroup {
     pub(crate) id: i64,
     pub(crate) queue: i64,
     pub(crate) name: String,
-    pub(crate) registered: bool,
+    pub(crate) subscription: Option<Subscription>,
 }
 
 /// A cursor as it was stored.
@@ -117,14 +120,30 @@ impl Db {
     pub(crate) fn groups(&self) -> Result<Vec<LoadedGroup>> {
         let mut statement = self
             .sql
-            .prepare("SELECT id, queue, name, mode IS NOT NULL FROM grp ORDER BY id")?;
+            .prepare("SELECT id, queue, name, mode, since, created FROM grp ORDER BY id")?;
         let rows = statement.query_map([], |r| {
+            let subscription = match r.get::<_, Option<String>>(3)? {
+                Some(_) => Some(subscription(r, 3)?),
+                None => None,
+            };
             Ok(LoadedGroup {
                 id: r.get(0)?,
                 queue: r.get(1)?,
                 name: r.get(2)?,
-                registered: r.get(3)?,
+                subscription,
             })
+        })?;
+        rows.collect()
+    }
+
+    /// The groups that read by namespace and task.
+    pub(crate) fn finders(&self) -> Result<Vec<(FinderKey, Subscription)>> {
+        let mut statement = self
+            .sql
+            .prepare("SELECT namespace, task, grp, mode, since, created FROM finder")?;
+        let rows = statement.query_map([], |r| {
+            let name = |column| r.get::<_, String>(column).map(Arc::from);
+            Ok(((name(0)?, name(1)?, name(2)?), subscription(r, 3)?))
         })?;
         rows.collect()
     }
@@ -295,6 +314,15 @@ impl Db {
         })?;
         rows.collect()
     }
+}
+
+/// Mode, beginning and time of registration, in three columns.
+fn subscription(row: &Row, column: usize) -> Result<Subscription> {
+    Ok(Subscription {
+        mode: Mode::parse(&row.get::<_, String>(column)?),
+        since: row.get::<_, Option<i64>>(column + 1)?.unwrap_or(0),
+        created: row.get(column + 2)?,
+    })
 }
 
 fn uuid(row: &Row, column: usize) -> Result<Uuid> {

@@ -5,9 +5,27 @@ use rusqlite::Connection;
 /// Marks the file as a Queen store in SQLite's header: the letters `QuEN`.
 pub(crate) const APPLICATION_ID: i32 = 0x5175_454e;
 
-/// The layout this program writes. Raise it together with a migration in [`prepare`].
-pub(crate) const VERSION: i32 = 1;
+/// What each version of the layout adds to the one before; the number of steps is the version this program writes.
+/// A new store walks through all of them, an older one through those it lacks. A released step never changes.
+const STEPS: &[&str] = &[TABLES, FINDERS];
 
+/// The layout this program writes.
+pub(crate) const VERSION: i32 = STEPS.len() as i32;
+
+/// Version 2: discovery by namespace and task.
+const FINDERS: &str = "
+CREATE TABLE finder (
+    namespace TEXT NOT NULL,
+    task TEXT NOT NULL,
+    grp TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    PRIMARY KEY (namespace, task, grp)
+) WITHOUT ROWID;
+";
+
+/// Version 1.
 const TABLES: &str = "
 CREATE TABLE queue (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -97,18 +115,17 @@ impl From<rusqlite::Error> for SchemaError {
     }
 }
 
-/// Creates the tables in an empty database and checks the marks of any other.
+/// Creates the tables in an empty database, brings an older store up to date, and refuses any other.
 pub(crate) fn prepare(db: &mut Connection) -> Result<(), SchemaError> {
     let application: i32 = db.query_row("PRAGMA application_id", [], |r| r.get(0))?;
     let version: i32 = db.query_row("PRAGMA user_version", [], |r| r.get(0))?;
     if application == APPLICATION_ID {
-        return if version == VERSION {
-            Ok(())
-        } else {
-            Err(SchemaError::Foreign(format!(
-                "its layout has version {version} and this program uses version {VERSION}; \
+        return match usize::try_from(version).ok().and_then(|n| STEPS.get(n..)) {
+            Some(steps) if version > 0 => Ok(migrate(db, steps)?),
+            _ => Err(SchemaError::Foreign(format!(
+                "its layout has version {version} and this program knows the versions up to {VERSION}; \
                  open it with the program that wrote it"
-            )))
+            ))),
         };
     }
     let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_master", [], |r| r.get(0))?;
@@ -117,10 +134,52 @@ pub(crate) fn prepare(db: &mut Connection) -> Result<(), SchemaError> {
             "it is a database of another program (application id {application}, {tables} tables); name another file"
         )));
     }
+    Ok(migrate(db, STEPS)?)
+}
+
+/// Takes the steps in one transaction: a store is of the old version or of the new one, never between.
+fn migrate(db: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+    if steps.is_empty() {
+        return Ok(());
+    }
     let tx = db.transaction()?;
-    tx.execute_batch(TABLES)?;
+    for step in steps {
+        tx.execute_batch(step)?;
+    }
     tx.pragma_update(None, "user_version", VERSION)?;
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-    tx.commit()?;
-    Ok(())
+    tx.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_store_moves_forward_and_keeps_its_rows() {
+        let mut db = Connection::open_in_memory().unwrap();
+        db.execute_batch(TABLES).unwrap();
+        db.pragma_update(None, "user_version", 1).unwrap();
+        db.pragma_update(None, "application_id", APPLICATION_ID)
+            .unwrap();
+        db.execute_batch(
+            "INSERT INTO queue (uuid, name, namespace, task, options, created) VALUES (x'00', 'q', '', '', '{}', 1)",
+        )
+        .unwrap();
+        assert!(prepare(&mut db).is_ok());
+        assert!(
+            prepare(&mut db).is_ok(),
+            "the second time nothing is left to do"
+        );
+        let (version, queues): (i32, i32) = db
+            .query_row(
+                "SELECT user_version, (SELECT count(*) FROM queue) FROM pragma_user_version",
+                [],
+                |r| Ok((r.get(0)?, r.get(1)?)),
+            )
+            .unwrap();
+        assert_eq!((version, queues), (VERSION, 1));
+        db.pragma_update(None, "user_version", VERSION + 1).unwrap();
+        assert!(matches!(prepare(&mut db), Err(SchemaError::Foreign(_))));
+    }
 }

@@ -4,6 +4,7 @@ use rusqlite::params;
 use uuid::Uuid;
 
 use super::{Db, Result};
+use crate::engine::{FinderKey, Subscription};
 
 /// One row of `cursor`.
 pub(crate) struct CursorRow {
@@ -133,16 +134,18 @@ impl Db {
             .insert(params![queue, name, mode, since, created])
     }
 
-    pub(crate) fn register_group(
-        &self,
-        id: i64,
-        mode: &str,
-        since: i64,
-        created: i64,
-    ) -> Result<()> {
+    pub(crate) fn register_group(&self, id: i64, with: &Subscription) -> Result<()> {
         self.sql
             .prepare_cached("UPDATE grp SET mode = ?2, since = ?3, created = ?4 WHERE id = ?1")?
-            .execute(params![id, mode, since, created])
+            .execute(params![id, with.mode.name(), with.since, with.created])
+            .map(drop)
+    }
+
+    pub(crate) fn put_finder(&self, key: &FinderKey, with: &Subscription) -> Result<()> {
+        let (namespace, task, group) = key;
+        self.sql
+            .prepare_cached("INSERT OR REPLACE INTO finder (namespace, task, grp, mode, since, created) VALUES (?,?,?,?,?,?)")?
+            .execute(params![namespace, task, group, with.mode.name(), with.since, with.created])
             .map(drop)
     }
 

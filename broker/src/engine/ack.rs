@@ -17,7 +17,7 @@ const COMMITTED: &str = "already committed: the cursor moved past this message b
 
 /// Where an acknowledged message stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
+pub(super) enum Found {
     /// At this offset, open to acknowledgement.
     Open(i64),
     /// At or below the committed offset.
@@ -69,7 +69,7 @@ impl Writer {
     }
 
     /// The cursor that acknowledgements speak of, if their lease still holds it.
-    fn find(
+    pub(super) fn find(
         &mut self,
         group: &str,
         part: &str,
@@ -105,7 +105,7 @@ impl Writer {
         }
     }
 
-    fn ack_group(
+    pub(super) fn ack_group(
         &mut self,
         group: GroupId,
         part: PartId,
@@ -186,12 +186,19 @@ impl Writer {
             .collect())
     }
 
-    fn locate(&self, part: PartId, txn: &str, committed: i64, high: i64) -> Result<Found> {
+    pub(super) fn locate(
+        &self,
+        part: PartId,
+        txn: &str,
+        committed: i64,
+        high: i64,
+    ) -> Result<Found> {
         if let Some(position) = self.db.position(part, txn, committed + 1, high)? {
             return Ok(Found::Open(position));
         }
-        let below = self.db.position(part, txn, NONE, committed)?;
-        Ok(below.map_or(Found::Nowhere, |_| Found::Below))
+        let below = self.db.position(part, txn, NONE, committed)?.is_some()
+            || self.db.evicted(part, txn, self.round.now)?.is_some();
+        Ok(if below { Found::Below } else { Found::Nowhere })
     }
 
     /// Retry limit, and whether running out of retries leaves a record.
@@ -220,8 +227,7 @@ impl Writer {
         else {
             return;
         };
-        cursor.committed = committed;
-        cursor.delivered = cursor.delivered.max(committed);
+        cursor.finish(committed);
         cursor.retries = retries;
         if let Some(lease) = cursor.lease.filter(|_| !keep) {
             cursor.lease = None;

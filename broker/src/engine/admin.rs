@@ -35,6 +35,7 @@ impl Writer {
                 id
             }
         };
+        self.sweep.plan(&self.model, self.round.now);
         Ok(Configured {
             id: self
                 .model
@@ -58,7 +59,7 @@ impl Writer {
         self.wake_part(part);
     }
 
-    fn parts_of(&self, queue: i64) -> Vec<PartId> {
+    pub(super) fn parts_of(&self, queue: i64) -> Vec<PartId> {
         self.model
             .queues
             .get(&queue)
@@ -82,7 +83,7 @@ impl Writer {
             };
             let facts = self.db.facts(part, slowest + 1)?;
             let total = facts.messages;
-            let completed = (slowest + 1).min(total);
+            let completed = total - (found.next - 1 - slowest).clamp(0, total);
             let processing = leased.min(total - completed);
             let stats = [
                 total,

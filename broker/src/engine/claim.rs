@@ -215,7 +215,7 @@ impl Writer {
                 })
             }
             None => {
-                cursor.committed = to;
+                cursor.finish(to);
                 cursor.retries = 0;
             }
         }
@@ -232,6 +232,9 @@ impl Writer {
     pub(super) fn release(&mut self, key: &ClaimKey) {
         for taken in &key.parts {
             let (group, part) = (taken.group, taken.part);
+            // Retention may have removed what was to come back.
+            let first = self.model.parts.get(&part).map_or(0, |p| p.first);
+            let before = taken.before.max(first - 1);
             let Some(cursor) = self
                 .model
                 .groups
@@ -246,7 +249,10 @@ impl Writer {
                     self.model.forget_lease(id, group, part);
                 }
                 // Delivered under autoAck: nobody else may have read on in the meantime.
-                (None, None) if cursor.committed == taken.after => cursor.committed = taken.before,
+                (None, None) if cursor.committed == taken.after => {
+                    cursor.consumed -= taken.after - before;
+                    cursor.committed = before;
+                }
                 _ => continue,
             }
             self.changed(group, part);
@@ -407,7 +413,12 @@ impl Writer {
             .get_mut(&group)
             .is_some_and(|g| g.cursor(part).is_none())
         {
-            let start = if parked { Start::All } else { request.start };
+            let kept = self.model.groups.get(&group).and_then(|g| g.subscription);
+            let start = match kept {
+                Some(kept) => kept.start(),
+                None if parked => Start::All,
+                None => request.start,
+            };
             let committed = self.start_of(part, start)?;
             if let Some(group) = self.model.groups.get_mut(&group) {
                 group.start(part, committed);
@@ -443,7 +454,9 @@ impl Writer {
     /// Registers a group on a queue: it has a cursor on every partition from now on.
     pub(super) fn register(&mut self, queue: QueueId, name: &str, start: Start) -> Result<GroupId> {
         let id = self.group_or_create(queue, name)?;
-        let subscription = Subscription::new(start, self.round.now);
+        let kept = self.model.groups.get(&id).and_then(|g| g.subscription);
+        let subscription = kept.unwrap_or_else(|| Subscription::new(start, self.round.now));
+        let start = kept.map_or(start, |kept| kept.start());
         self.db.register_group(id, &subscription)?;
         let parts: Vec<PartId> = self
             .model
@@ -481,7 +494,7 @@ impl Writer {
     pub(super) fn start_of(&mut self, part: PartId, start: Start) -> Result<i64> {
         let end = self.model.next(part) - 1;
         Ok(match start {
-            Start::All => NONE,
+            Start::All => self.model.parts.get(&part).map_or(NONE, |p| p.first - 1),
             Start::New => end,
             Start::Time(time) => {
                 self.flush(part)?;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::model::{GroupId, PartId};
 use super::queue_options::QueueOptions;
+use crate::store::Db;
 
 /// The store failed: the text is for the client, status 500.
 #[derive(Debug, Clone)]
@@ -35,6 +36,15 @@ pub(crate) enum Command {
     Describe(String, Reply<Option<String>>),
     Delete(String, Reply<bool>),
     DeadLetters(DeadLetterRequest, Reply<Bytes>),
+    Transact(Transaction, Reply<Transacted>),
+    /// Removes the dead-letter records of a message, and pushes it once more if told so.
+    Bury(Grave, Reply<Option<Exhumed>>),
+    Seek(Seek, Reply<Sought>),
+    DeleteGroup(DeleteGroup, Reply<usize>),
+    /// A group and the new beginning of its subscriptions.
+    Resubscribe(String, i64, Reply<usize>),
+    /// Reads the store beside the writer, after everything before it was committed.
+    View(View, Reply<Option<String>>),
     /// Says whether the store still takes transactions.
     Ping(Reply<()>),
     /// Answer all parked pops as if their time had run out, and park none from now on.
@@ -43,7 +53,72 @@ pub(crate) enum Command {
     Close,
 }
 
+/// A look at the store; nothing when there is no such thing.
+pub(crate) type View = Box<dyn FnOnce(&Db) -> crate::store::Result<Option<String>> + Send>;
+
+/// Pushes and acks that happen together or not at all.
+pub(crate) struct Transaction {
+    pub(crate) pushes: PushRequest,
+    /// Each with the name of its group.
+    pub(crate) acks: Vec<(String, AckItem)>,
+}
+
+/// What became of a transaction: one answer per push and per ack, or why nothing happened.
+pub(crate) type Transacted = Result<(Vec<Pushed>, Vec<Acked>), Rejected>;
+
+/// Why a transaction was rolled back: a code and a text.
+pub(crate) struct Rejected {
+    pub(crate) reason: &'static str,
+    pub(crate) error: String,
+}
+
+/// A group to be moved in a queue.
+pub(crate) struct Seek {
+    pub(crate) group: String,
+    pub(crate) queue: String,
+    pub(crate) part: SeekPart,
+    pub(crate) to: Start,
+}
+
+/// Where to move it.
+pub(crate) enum SeekPart {
+    All,
+    Named(String),
+}
+
+/// How many cursors were moved, or what is missing.
+pub(crate) enum Sought {
+    Moved(usize),
+    NoQueue,
+    NoPart,
+}
+
+/// A group to be deleted, on one queue or on all.
+pub(crate) struct DeleteGroup {
+    pub(crate) group: String,
+    pub(crate) queue: Option<String>,
+    /// Keep the registration: the group starts again where it began.
+    pub(crate) keep: bool,
+}
+
+/// Names a dead-lettered message.
+pub(crate) struct Grave {
+    pub(crate) part: Uuid,
+    pub(crate) txn: String,
+    /// Push it again under a new id.
+    pub(crate) replay: bool,
+}
+
+/// A message whose dead-letter records were removed.
+pub(crate) struct Exhumed {
+    pub(crate) queue: Arc<str>,
+    pub(crate) part: Arc<str>,
+    /// The id of the copy that was pushed.
+    pub(crate) copy: Option<Uuid>,
+}
+
 /// Items in the order of the request, apart by partition.
+#[derive(Default)]
 pub(crate) struct PushRequest {
     pub(crate) groups: Vec<PushGroup>,
     pub(crate) count: usize,
@@ -60,6 +135,9 @@ pub(crate) struct PushGroup {
 pub(crate) struct PushItem {
     pub(crate) index: usize,
     pub(crate) txn: Option<String>,
+    pub(crate) trace: Option<Uuid>,
+    /// Who pushes, where tokens tell.
+    pub(crate) producer: Option<Arc<str>>,
     /// The payload's JSON text, a slice of the request body.
     pub(crate) payload: Bytes,
 }

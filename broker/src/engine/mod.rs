@@ -4,12 +4,17 @@ mod ack;
 mod admin;
 mod claim;
 pub(crate) mod command;
+pub(crate) mod group_views;
+mod groups;
 mod model;
 mod park;
 mod push;
 pub(crate) mod queue_options;
 mod reader;
 mod subscription;
+mod sweep;
+mod transaction;
+pub(crate) mod views;
 mod writer;
 
 use std::path::PathBuf;

@@ -34,6 +34,8 @@ pub(crate) struct Part {
     pub(crate) queue: QueueId,
     pub(crate) name: Arc<str>,
     pub(crate) created: i64,
+    /// The offset of the oldest message that is still stored, or of the next one.
+    pub(crate) first: i64,
     /// The offset of the next message.
     pub(crate) next: i64,
     /// When the newest message was pushed.
@@ -58,16 +60,26 @@ pub(crate) struct Cursor {
     pub(crate) retries: i64,
     /// Kept after it expired, until the next claim: its batch can still be acknowledged without a lease id.
     pub(crate) lease: Option<Lease>,
+    /// How many messages the group has finished here.
+    pub(crate) consumed: i64,
     place: Place,
 }
 
 impl Cursor {
+    /// Finishes everything up to an offset.
+    pub(crate) fn finish(&mut self, committed: i64) {
+        self.consumed += (committed - self.committed).max(0);
+        self.committed = committed;
+        self.delivered = self.delivered.max(committed);
+    }
+
     fn at(committed: i64) -> Cursor {
         Cursor {
             committed,
             delivered: committed,
             retries: 0,
             lease: None,
+            consumed: 0,
             place: Place::Idle,
         }
     }
@@ -181,6 +193,7 @@ impl Group {
 
     /// Places a new cursor.
     pub(crate) fn start(&mut self, part: PartId, committed: i64) {
+        self.put(part, Place::Idle);
         self.cursors.insert(part, Cursor::at(committed));
     }
 }
@@ -240,6 +253,7 @@ impl Model {
                 queue: p.queue,
                 name,
                 created: p.created,
+                first: p.first,
                 next: p.next,
                 newest: p.newest,
             };
@@ -251,7 +265,9 @@ impl Model {
             };
             let name: Arc<str> = g.name.into();
             queue.groups.insert(name.clone(), g.id);
-            model.groups.insert(g.id, Group::new(name, g.subscription));
+            let mut group = Group::new(name, g.subscription);
+            group.registered &= !g.dormant;
+            model.groups.insert(g.id, group);
         }
         model.load_cursors(db)?;
         for (key, subscription) in db.finders()? {
@@ -295,6 +311,7 @@ impl Model {
                 delivered: c.delivered,
                 retries: c.retries,
                 lease,
+                consumed: c.consumed,
                 place: Place::Idle,
             };
             group.cursors.insert(c.part, cursor);

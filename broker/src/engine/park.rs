@@ -104,6 +104,13 @@ impl Parking {
         Some(waiter)
     }
 
+    /// The first pop of a lane, whatever it asks for.
+    pub(crate) fn first(&self, lane: &LaneKey) -> Option<&Waiter> {
+        let lane = self.lanes.get(lane)?;
+        let named = lane.named.values().flatten();
+        self.get(lane.any.iter().chain(named).min().copied()?)
+    }
+
     /// Looks at a parked pop.
     pub(crate) fn get(&self, id: u64) -> Option<&Waiter> {
         self.waiters.get(&id)

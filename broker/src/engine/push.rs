@@ -10,7 +10,7 @@ use super::model::{Group, Part, PartId, Queue, QueueId};
 use super::queue_options::QueueOptions;
 use super::writer::Writer;
 use crate::clock::SECOND;
-use crate::store::segment::{self, MAX_BYTES, MAX_MESSAGES};
+use crate::store::segment::{self, MAX_BYTES, MAX_MESSAGES, Record};
 use crate::store::{NONE, Result, Stored};
 
 /// The end of a partition's log that is not in a row yet.
@@ -66,9 +66,9 @@ impl Writer {
         }
         let id = Uuid::now_v7();
         match &item.txn {
-            None => self.append(part, id, &id.to_string(), &item.payload)?,
+            None => self.append(part, id, &id.to_string(), item)?,
             Some(txn) => {
-                self.append(part, id, txn, &item.payload)?;
+                self.append(part, id, txn, item)?;
                 if window == 0 {
                     seen.insert(txn, id);
                 }
@@ -79,17 +79,20 @@ impl Writer {
 
     /// Takes one place of a bounded queue; its `maxSize` when there is none left.
     fn is_full(&mut self, queue: QueueId) -> Option<i64> {
-        let most = self.model.queues.get(&queue)?.options.max_size;
-        if most <= 0 {
-            return None;
-        }
-        let room = match self.round.room.get(&queue) {
-            Some(room) => *room,
-            // Counted once per transaction.
-            None => most.saturating_sub(self.undelivered(queue)),
-        };
+        let (most, room) = self.room(queue)?;
         self.round.room.insert(queue, room - 1);
         (room <= 0).then_some(most)
+    }
+
+    /// The `maxSize` of a bounded queue and how many messages it may still take.
+    pub(super) fn room(&self, queue: QueueId) -> Option<(i64, i64)> {
+        let most = self.model.queues.get(&queue)?.options.max_size;
+        // Counted once per transaction.
+        let room = || match self.round.room.get(&queue) {
+            Some(room) => *room,
+            None => most.saturating_sub(self.undelivered(queue)),
+        };
+        (most > 0).then(|| (most, room()))
     }
 
     /// How many messages of a queue its slowest group was not given yet.
@@ -100,7 +103,11 @@ impl Writer {
         let waiting = |group: Option<&Group>| -> i64 {
             let left = |part: &PartId| {
                 let cursor = group.and_then(|group| group.cursors.get(part));
-                self.model.next(*part) - 1 - cursor.map_or(NONE, |cursor| cursor.delivered)
+                let Some(part) = self.model.parts.get(part) else {
+                    return 0;
+                };
+                let delivered = cursor.map_or(NONE, |cursor| cursor.delivered);
+                part.next - 1 - delivered.max(part.first - 1)
             };
             queue.parts.values().map(left).sum()
         };
@@ -113,9 +120,9 @@ impl Writer {
     }
 
     /// The message that holds a transaction id within the window.
-    fn known(&mut self, part: PartId, txn: &str, window: i64) -> Result<Option<Uuid>> {
+    pub(super) fn known(&mut self, part: PartId, txn: &str, window: i64) -> Result<Option<Uuid>> {
         let Some(position) = self.db.latest(part, txn)? else {
-            return Ok(None);
+            return self.db.evicted(part, txn, self.round.now);
         };
         let since = self.round.now.saturating_sub(window.saturating_mul(SECOND));
         let stored = self.stored(part, position)?;
@@ -137,7 +144,11 @@ impl Writer {
         self.db.message(part, position)
     }
 
-    fn append(&mut self, id: PartId, message: Uuid, txn: &str, payload: &[u8]) -> Result<()> {
+    fn append(&mut self, id: PartId, message: Uuid, txn: &str, item: &PushItem) -> Result<()> {
+        // The door lets only JSON in, and JSON is UTF-8.
+        let Ok(payload) = std::str::from_utf8(&item.payload) else {
+            return Ok(());
+        };
         let Some(part) = self.model.parts.get_mut(&id) else {
             return Ok(());
         };
@@ -151,7 +162,14 @@ impl Writer {
                 body: Vec::new(),
             }
         });
-        segment::append(&mut open.body, message, txn, payload);
+        let record = Record {
+            id: message,
+            trace: item.trace,
+            txn,
+            producer: item.producer.as_deref(),
+            payload,
+        };
+        segment::append(&mut open.body, &record);
         self.db.insert_txn(id, txn, part.next)?;
         part.next += 1;
         open.count += 1;
@@ -206,11 +224,13 @@ impl Writer {
         if let Some(id) = self.model.queue_id(name) {
             return Ok(id);
         }
-        // `billing.invoices.pdf` belongs to the namespace `billing` and the task `invoices`.
-        let mut words = name.split('.');
-        let namespace = words.next().unwrap_or_default().to_owned();
-        let task = words.next().unwrap_or_default().to_owned();
-        self.create_queue(name, namespace, task, QueueOptions::automatic())
+        let (namespace, task) = derived(name);
+        self.create_queue(
+            name,
+            namespace.into(),
+            task.into(),
+            QueueOptions::automatic(),
+        )
     }
 
     pub(super) fn create_queue(
@@ -265,6 +285,7 @@ impl Writer {
                 queue,
                 name: shared,
                 created,
+                first: 0,
                 next: 0,
                 newest: 0,
             },
@@ -313,4 +334,13 @@ impl Writer {
         self.model.groups.insert(id, Group::new(name, None));
         Ok(id)
     }
+}
+
+/// The namespace and the task that a queue's name tells: `billing.invoices.pdf` belongs to `billing` and `invoices`.
+pub(super) fn derived(name: &str) -> (&str, &str) {
+    let mut words = name.split('.');
+    (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    )
 }

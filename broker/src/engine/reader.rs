@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 use uuid::Uuid;
 
-use super::command::{ClaimGuard, DeadLetterRequest, Delivery, Failure, PopReply, Reply};
+use super::command::{ClaimGuard, DeadLetterRequest, Delivery, Failure, PopReply, Reply, View};
 use super::model::PartId;
 use crate::clock;
 use crate::store::{Db, Result, explain};
@@ -35,6 +35,7 @@ pub(crate) struct ClaimedPart {
 pub(crate) enum Job {
     Claim(Claim, ClaimGuard, PopReply),
     DeadLetters(DeadLetterRequest, Reply<Bytes>),
+    View(View, Reply<Option<String>>),
 }
 
 impl Job {
@@ -49,6 +50,9 @@ impl Job {
                     Err(e) => Err(Failure(explain(&e))),
                 };
                 let _ = reply.send(answer);
+            }
+            Job::View(view, reply) => {
+                let _ = reply.send(view(db).map_err(|e| Failure(explain(&e))));
             }
             Job::DeadLetters(request, reply) => {
                 let _ = reply.send(dead_letters(db, &request).map_err(|e| Failure(explain(&e))));
@@ -149,11 +153,15 @@ fn messages(db: &Db, claim: &Claim) -> Result<Option<Bytes>> {
                 record.id,
                 quote(record.txn)
             );
-            out.push_str(r#""traceId":null,"data":"#);
+            let _ = match record.trace {
+                Some(trace) => write!(out, r#""traceId":"{trace}","data":"#),
+                None => write!(out, r#""traceId":null,"data":"#),
+            };
             out.push_str(record.payload);
+            let producer = record.producer.map_or_else(|| "null".into(), quote);
             let _ = write!(
                 out,
-                r#","producerSub":null,"createdAt":"{}",{tail}"#,
+                r#","producerSub":{producer},"createdAt":"{}",{tail}"#,
                 time.1
             );
         })?;

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::command::{
-    Acked, ClaimGuard, ClaimKey, Command, Configured, Extended, Failure, PopReply, PopRequest,
-    Pushed,
+    Acked, ClaimGuard, ClaimKey, Command, Configured, Exhumed, Extended, Failure, PopReply,
+    PopRequest, Pushed, Sought, Transacted,
 };
 use super::model::{GroupId, Model, PartId, QueueId};
 use super::park::{LaneKey, Parking, Waiter};
 use super::reader::{Claim, Job, Readers};
 use super::subscription::finder_key;
+use super::sweep::Sweep;
 use crate::clock::{self, SECOND};
 use crate::store::{CursorRow, Db, Result, explain};
 
@@ -26,7 +27,8 @@ pub(crate) struct Writer {
     pub(super) db: Db,
     pub(super) model: Model,
     pub(super) round: Round,
-    parking: Parking,
+    pub(super) parking: Parking,
+    pub(super) sweep: Sweep,
     readers: Readers,
     inbox: Receiver<Command>,
     /// For the guards of claims, which send the claim back here.
@@ -50,7 +52,7 @@ pub(super) struct Round {
     /// How many messages the bounded queues may still take.
     pub(super) room: HashMap<QueueId, i64>,
     /// Lanes whose time has come.
-    lanes: Vec<LaneKey>,
+    pub(super) lanes: Vec<LaneKey>,
     /// Parked pops that got something.
     served: Vec<(Waiter, Claimed)>,
 }
@@ -67,6 +69,10 @@ enum Answer {
     Configured(Configured),
     Described(Option<String>),
     Deleted(bool),
+    Transacted(Transacted),
+    Exhumed(Option<Exhumed>),
+    Sought(Sought),
+    Count(usize),
     Nothing,
 }
 
@@ -84,10 +90,14 @@ impl Writer {
         commands: Sender<Command>,
         readers: Readers,
     ) -> Result<Writer> {
-        let model = Model::load(&db, clock::now())?;
+        let now = clock::now();
+        let model = Model::load(&db, now)?;
+        let mut sweep = Sweep::default();
+        sweep.plan(&model, now);
         Ok(Writer {
             db,
             model,
+            sweep,
             round: Round::default(),
             parking: Parking::default(),
             readers,
@@ -124,7 +134,8 @@ impl Writer {
 
     /// Sleeps until a command comes or a parked pop has something due. Costs nothing while nothing happens.
     fn wait(&self) -> std::result::Result<Command, RecvTimeoutError> {
-        match self.parking.next_due() {
+        let due = self.parking.next_due().into_iter().chain(self.sweep.due);
+        match due.min() {
             None => self
                 .inbox
                 .recv()
@@ -202,6 +213,7 @@ impl Writer {
         for command in commands {
             answers.push(self.apply(command)?);
         }
+        self.sweep()?;
         self.wake()?;
         for (command, answer) in commands.iter().zip(&mut answers) {
             if let Command::Pop(request, reply) = command {
@@ -217,9 +229,15 @@ impl Writer {
     /// Whether losing this to a power failure would break a promise. A lost lease only redelivers.
     fn needs_sync(&self, command: &Command) -> bool {
         match command {
-            Command::Push(..) | Command::Ack(..) | Command::Configure(..) | Command::Delete(..) => {
-                true
-            }
+            Command::Push(..)
+            | Command::Ack(..)
+            | Command::Configure(..)
+            | Command::Delete(..)
+            | Command::Transact(..)
+            | Command::Seek(..)
+            | Command::DeleteGroup(..)
+            | Command::Resubscribe(..)
+            | Command::Bury(..) => true,
             Command::Pop(request, _) => request.auto_ack || !self.knows_group(request),
             _ => false,
         }
@@ -245,6 +263,13 @@ impl Writer {
             Command::Configure(request, _) => Answer::Configured(self.configure(request)?),
             Command::Describe(queue, _) => Answer::Described(self.describe(queue)?),
             Command::Delete(queue, _) => Answer::Deleted(self.delete(queue)?),
+            Command::Transact(request, _) => Answer::Transacted(self.do_transaction(request)?),
+            Command::Bury(grave, _) => Answer::Exhumed(self.exhume(grave)?),
+            Command::Seek(request, _) => Answer::Sought(self.seek(request)?),
+            Command::DeleteGroup(request, _) => Answer::Count(self.delete_group(request)?),
+            Command::Resubscribe(group, since, _) => {
+                Answer::Count(self.resubscribe(group, *since)?)
+            }
             Command::Release(key) => {
                 self.release(key);
                 Answer::Nothing
@@ -255,6 +280,7 @@ impl Writer {
             }
             Command::Pop(..)
             | Command::DeadLetters(..)
+            | Command::View(..)
             | Command::Ping(_)
             | Command::EndPolls
             | Command::Close => Answer::Nothing,
@@ -375,6 +401,7 @@ impl Writer {
                 committed: cursor.committed,
                 delivered: cursor.delivered,
                 retries: cursor.retries,
+                consumed: cursor.consumed,
                 lease: cursor
                     .lease
                     .map(|lease| (lease.id, lease.expires, lease.batch_end)),
@@ -387,6 +414,7 @@ impl Writer {
     fn undo(&mut self) {
         self.db.rollback();
         self.stale = true;
+        self.sweep.postpone(self.round.now);
         let round = std::mem::take(&mut self.round);
         for (waiter, _) in round.served {
             self.parking.add(waiter);
@@ -414,6 +442,16 @@ impl Writer {
                 Popped::Empty => drop(reply.send(Ok(None))),
                 Popped::Park(fill) => self.park(request, reply, fill),
             },
+            (Command::Transact(_, reply), Answer::Transacted(done)) => drop(reply.send(Ok(done))),
+            (Command::Bury(_, reply), Answer::Exhumed(found)) => drop(reply.send(Ok(found))),
+            (Command::Seek(_, reply), Answer::Sought(sought)) => drop(reply.send(Ok(sought))),
+            (
+                Command::DeleteGroup(_, reply) | Command::Resubscribe(_, _, reply),
+                Answer::Count(count),
+            ) => drop(reply.send(Ok(count))),
+            (Command::View(view, reply), _) => {
+                self.readers.run(Job::View(view, reply), &self.db);
+            }
             (Command::DeadLetters(request, reply), _) => {
                 self.readers.run(Job::DeadLetters(request, reply), &self.db);
             }
@@ -476,6 +514,13 @@ fn refuse(command: Command, failure: Failure) {
         Command::Configure(_, reply) => drop(reply.send(Err(failure))),
         Command::Describe(_, reply) => drop(reply.send(Err(failure))),
         Command::Delete(_, reply) => drop(reply.send(Err(failure))),
+        Command::Transact(_, reply) => drop(reply.send(Err(failure))),
+        Command::Bury(_, reply) => drop(reply.send(Err(failure))),
+        Command::Seek(_, reply) => drop(reply.send(Err(failure))),
+        Command::DeleteGroup(_, reply) | Command::Resubscribe(_, _, reply) => {
+            drop(reply.send(Err(failure)))
+        }
+        Command::View(_, reply) => drop(reply.send(Err(failure))),
         Command::DeadLetters(_, reply) => drop(reply.send(Err(failure))),
         Command::Ping(reply) => drop(reply.send(Err(failure))),
         Command::Cancel(_) | Command::Release(_) | Command::EndPolls | Command::Close => {}

@@ -15,12 +15,12 @@ use crate::engine::command::{AckItem, AckRequest, Command, Extended, Verdict};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Ack {
+pub(super) struct Ack {
     transaction_id: Option<String>,
     partition_id: Option<String>,
     lease_id: Option<String>,
     status: Option<String>,
-    consumer_group: Option<String>,
+    pub(super) consumer_group: Option<String>,
     error: Option<String>,
 }
 
@@ -29,6 +29,18 @@ struct Ack {
 struct Batch {
     acknowledgments: Option<Vec<Ack>>,
     consumer_group: Option<String>,
+}
+
+impl From<Ack> for AckItem {
+    fn from(ack: Ack) -> AckItem {
+        AckItem {
+            txn: ack.transaction_id.unwrap_or_default(),
+            part: ack.partition_id.unwrap_or_default(),
+            lease: ack.lease_id.unwrap_or_default(),
+            verdict: verdict(ack.status.as_deref()),
+            error: ack.error,
+        }
+    }
 }
 
 pub(super) async fn single(State(app): Shared, body: Bytes) -> Response {
@@ -59,15 +71,9 @@ async fn acknowledge(app: &App, group: Option<String>, acks: Vec<Ack>) -> Respon
     let mut names = Vec::with_capacity(acks.len());
     let mut items = Vec::with_capacity(acks.len());
     for ack in acks {
-        let txn = ack.transaction_id.unwrap_or_default();
-        names.push(txn.clone());
-        items.push(AckItem {
-            txn,
-            part: ack.partition_id.unwrap_or_default(),
-            lease: ack.lease_id.unwrap_or_default(),
-            verdict: verdict(ack.status.as_deref()),
-            error: ack.error,
-        });
+        let item = AckItem::from(ack);
+        names.push(item.txn.clone());
+        items.push(item);
     }
     let group = group.unwrap_or_else(|| QUEUE_MODE.into());
     let acked = match app

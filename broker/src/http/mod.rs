@@ -3,8 +3,11 @@
 mod ack;
 mod admin;
 mod answer;
+mod groups;
+mod messages;
 mod pop;
 mod push;
+mod transaction;
 
 use std::sync::Arc;
 
@@ -12,11 +15,13 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 
 use crate::engine::Engine;
+use crate::engine::command::Command;
+use crate::store::Db;
 
 /// The largest request body.
 const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -28,6 +33,23 @@ pub(crate) struct App {
 }
 
 type Shared = State<Arc<App>>;
+
+impl App {
+    /// Answers with what the store tells, or 404 with a text when it knows nothing.
+    async fn view<F>(&self, look: F, missing: &str) -> Response
+    where
+        F: FnOnce(&Db) -> crate::store::Result<Option<String>> + Send + 'static,
+    {
+        let asked = self
+            .engine
+            .ask(|reply| Command::View(Box::new(look), reply));
+        match asked.await {
+            Ok(Some(text)) => answer::json(StatusCode::OK, text),
+            Ok(None) => answer::error(StatusCode::NOT_FOUND, missing),
+            Err(reason) => answer::refused(reason),
+        }
+    }
+}
 
 /// The one router: TCP and in-process requests walk through the same one.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -48,6 +70,38 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             get(admin::describe).delete(admin::delete),
         )
         .route("/api/v1/dlq", get(admin::dead_letters))
+        .route("/api/v1/transaction", post(transaction::transact))
+        .route("/api/v1/messages", get(messages::list))
+        .route(
+            "/api/v1/messages/{partition}/{transaction}",
+            get(messages::show).delete(messages::delete),
+        )
+        .route(
+            "/api/v1/messages/{partition}/{transaction}/retry",
+            post(messages::retry),
+        )
+        .route("/api/v1/consumer-groups", get(groups::list))
+        .route("/api/v1/consumer-groups/lagging", get(groups::lagging))
+        .route(
+            "/api/v1/consumer-groups/{group}",
+            get(groups::details).delete(groups::delete),
+        )
+        .route(
+            "/api/v1/consumer-groups/{group}/queues/{queue}",
+            delete(groups::delete_on_queue),
+        )
+        .route(
+            "/api/v1/consumer-groups/{group}/subscription",
+            post(groups::subscription),
+        )
+        .route(
+            "/api/v1/consumer-groups/{group}/queues/{queue}/seek",
+            post(groups::seek),
+        )
+        .route(
+            "/api/v1/consumer-groups/{group}/queues/{queue}/partitions/{partition}/seek",
+            post(groups::seek_partition),
+        )
         .route("/health", get(admin::health))
         .fallback(no_route)
         .layer(DefaultBodyLimit::max(MAX_BODY))

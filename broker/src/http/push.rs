@@ -45,7 +45,7 @@ pub(super) async fn push(State(app): Shared, body: Bytes) -> Response {
         .items
         .iter()
         .enumerate()
-        .find_map(|(n, item)| fault(n, item))
+        .find_map(|(n, item)| item_fault(n, item))
     {
         return answer::bad_body(fault);
     }
@@ -86,28 +86,37 @@ pub(super) async fn push(State(app): Shared, body: Bytes) -> Response {
     answer::json(StatusCode::CREATED, out)
 }
 
-/// What is wrong with an item, naming the field and the value.
-fn fault(n: usize, item: &Item) -> Option<String> {
-    if item.queue.is_empty() {
-        return Some(format!("items[{n}].queue is empty"));
-    }
-    let fields = [
-        ("queue", Some(&item.queue)),
-        ("partition", item.partition.as_ref()),
-        ("transactionId", item.transaction_id.as_ref()),
-    ];
+/// What is wrong with the texts of an item, naming the field and the value.
+pub(super) fn fault(item: &str, fields: [(&str, Option<&str>); 3]) -> Option<String> {
     for (name, value) in fields {
-        if let Some(c) = value.and_then(|text| text.chars().find(|c| *c < ' ')) {
+        let value = value.unwrap_or_default();
+        if let Some(c) = value.chars().find(|c| *c < ' ') {
             return Some(format!(
-                "items[{n}].{name} contains the control character U+{:04X}",
+                "{item}.{name} contains the control character U+{:04X}",
                 u32::from(c)
             ));
         }
+        let length = value.len();
+        if name == "transactionId" && length > MAX_TXN {
+            return Some(format!(
+                "{item}.{name} has {length} bytes, at most {MAX_TXN} are allowed"
+            ));
+        }
     }
-    let length = item.transaction_id.as_ref().map_or(0, |txn| txn.len());
-    (length > MAX_TXN).then(|| {
-        format!("items[{n}].transactionId has {length} bytes, at most {MAX_TXN} are allowed")
-    })
+    None
+}
+
+fn item_fault(n: usize, item: &Item) -> Option<String> {
+    let name = format!("items[{n}]");
+    if item.queue.is_empty() {
+        return Some(format!("{name}.queue is empty"));
+    }
+    let fields = [
+        ("queue", Some(&*item.queue)),
+        ("partition", item.partition.as_deref()),
+        ("transactionId", item.transaction_id.as_deref()),
+    ];
+    fault(&name, fields)
 }
 
 /// Sorts the items by partition. Payloads stay slices of the body.
@@ -128,6 +137,8 @@ fn gather(body: &Bytes, items: &[Item]) -> PushRequest {
             group.items.push(PushItem {
                 index,
                 txn: item.transaction_id.as_ref().map(|txn| txn.to_string()),
+                trace: None,
+                producer: None,
                 payload: body.slice_ref(item.payload.get().as_bytes()),
             });
         }

@@ -1,5 +1,7 @@
 //! SQLite and nothing else: every statement of the broker stands in this folder.
 
+mod group;
+mod message;
 mod read;
 mod schema;
 pub(crate) mod segment;
@@ -12,6 +14,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+pub(crate) use group::GroupRow;
+pub(crate) use message::{GroupState, Home, Page};
 pub(crate) use read::Stored;
 use schema::SchemaError;
 pub(crate) use write::{CursorRow, DeadLetterRow};

@@ -29,6 +29,7 @@ pub(crate) struct LoadedPart {
     pub(crate) created: i64,
     pub(crate) next: i64,
     pub(crate) newest: i64,
+    pub(crate) first: i64,
 }
 
 /// A consumer group as it was stored.
@@ -37,6 +38,7 @@ pub(crate) struct LoadedGroup {
     pub(crate) queue: i64,
     pub(crate) name: String,
     pub(crate) subscription: Option<Subscription>,
+    pub(crate) dormant: bool,
 }
 
 /// A cursor as it was stored.
@@ -47,6 +49,7 @@ pub(crate) struct LoadedCursor {
     pub(crate) delivered: i64,
     pub(crate) retries: i64,
     pub(crate) lease: Option<(Uuid, i64, i64)>,
+    pub(crate) consumed: i64,
 }
 
 /// One stored message, owned.
@@ -100,8 +103,9 @@ impl Db {
 
     pub(crate) fn parts(&self) -> Result<Vec<LoadedPart>> {
         let mut statement = self.sql.prepare(
-            "SELECT p.id, p.uuid, p.queue, p.name, p.created, s.last, s.created FROM part p LEFT JOIN segment s \
-             ON s.part = p.id AND s.last = (SELECT max(last) FROM segment WHERE part = p.id) ORDER BY p.id",
+            "SELECT p.id, p.uuid, p.queue, p.name, p.created, max(p.next, coalesce(s.last + 1, 0)), \
+             max(p.newest, coalesce(s.created, 0)), \
+             (SELECT first FROM segment WHERE part = p.id ORDER BY last LIMIT 1) FROM part p LEFT JOIN segment s ON s.part = p.id AND s.last = (SELECT max(last) FROM segment WHERE part = p.id) ORDER BY p.id",
         )?;
         let rows = statement.query_map([], |r| {
             Ok(LoadedPart {
@@ -110,17 +114,18 @@ impl Db {
                 queue: r.get(2)?,
                 name: r.get(3)?,
                 created: r.get(4)?,
-                next: r.get::<_, Option<i64>>(5)?.unwrap_or(NONE) + 1,
-                newest: r.get::<_, Option<i64>>(6)?.unwrap_or(0),
+                next: r.get(5)?,
+                newest: r.get(6)?,
+                first: r.get::<_, Option<i64>>(7)?.map_or_else(|| r.get(5), Ok)?,
             })
         })?;
         rows.collect()
     }
 
     pub(crate) fn groups(&self) -> Result<Vec<LoadedGroup>> {
-        let mut statement = self
-            .sql
-            .prepare("SELECT id, queue, name, mode, since, created FROM grp ORDER BY id")?;
+        let mut statement = self.sql.prepare(
+            "SELECT id, queue, name, mode, since, created, dormant FROM grp ORDER BY id",
+        )?;
         let rows = statement.query_map([], |r| {
             let subscription = match r.get::<_, Option<String>>(3)? {
                 Some(_) => Some(subscription(r, 3)?),
@@ -131,6 +136,7 @@ impl Db {
                 queue: r.get(1)?,
                 name: r.get(2)?,
                 subscription,
+                dormant: r.get(6)?,
             })
         })?;
         rows.collect()
@@ -151,7 +157,7 @@ impl Db {
     pub(crate) fn cursors(&self) -> Result<Vec<LoadedCursor>> {
         let mut statement = self
             .sql
-            .prepare("SELECT grp, part, committed, delivered, retries, lease, expires, batch_end FROM cursor")?;
+            .prepare("SELECT grp, part, committed, delivered, retries, lease, expires, batch_end, consumed FROM cursor")?;
         let rows = statement.query_map([], |r| {
             let lease = match r.get::<_, Option<i64>>(6)? {
                 Some(expires) => Some((uuid(r, 5)?, expires, r.get(7)?)),
@@ -164,6 +170,7 @@ impl Db {
                 delivered: r.get(3)?,
                 retries: r.get(4)?,
                 lease,
+                consumed: r.get(8)?,
             })
         })?;
         rows.collect()
@@ -325,12 +332,12 @@ fn subscription(row: &Row, column: usize) -> Result<Subscription> {
     })
 }
 
-fn uuid(row: &Row, column: usize) -> Result<Uuid> {
+pub(super) fn uuid(row: &Row, column: usize) -> Result<Uuid> {
     let bytes: Vec<u8> = row.get(column)?;
     Uuid::from_slice(&bytes)
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, Box::new(e)))
 }
 
-fn damaged(error: Damaged) -> rusqlite::Error {
+pub(super) fn damaged(error: Damaged) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(2, Type::Blob, Box::new(error))
 }

@@ -7,7 +7,7 @@ pub(crate) const APPLICATION_ID: i32 = 0x5175_454e;
 
 /// What each version of the layout adds to the one before; the number of steps is the version this program writes.
 /// A new store walks through all of them, an older one through those it lacks. A released step never changes.
-const STEPS: &[&str] = &[TABLES, FINDERS];
+const STEPS: &[&str] = &[TABLES, FINDERS, SIGNATURES, RETENTION];
 
 /// The layout this program writes.
 pub(crate) const VERSION: i32 = STEPS.len() as i32;
@@ -23,6 +23,26 @@ CREATE TABLE finder (
     created INTEGER NOT NULL,
     PRIMARY KEY (namespace, task, grp)
 ) WITHOUT ROWID;
+";
+
+/// Version 3: messages may carry a trace id and a producer. That is all in the body of a segment, so there is nothing
+/// to change; but an older program must not try to read it.
+const SIGNATURES: &str = "";
+
+/// Version 4: retention, and groups that keep their registration without cursors.
+const RETENTION: &str = "
+ALTER TABLE part ADD COLUMN next INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE part ADD COLUMN newest INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE grp ADD COLUMN dormant INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cursor ADD COLUMN consumed INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE evicted (
+    part INTEGER NOT NULL,
+    txn TEXT NOT NULL,
+    message BLOB NOT NULL,
+    until INTEGER NOT NULL,
+    PRIMARY KEY (part, txn)
+) WITHOUT ROWID;
+CREATE INDEX evicted_until ON evicted (until);
 ";
 
 /// Version 1.

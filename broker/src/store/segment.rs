@@ -1,11 +1,14 @@
 //! A segment: the messages of one or more pushes to one partition, in one blob.
 //!
-//! Layout: a version byte, then for each message a flag byte (0 today), the id (16 bytes), and twice a length
-//! (u32, little endian) with its bytes: the transaction id and the payload text.
+//! Layout: a version byte, then for each message a flag byte, the id (16 bytes), and its texts, each with its length
+//! (u32, little endian) before it: the transaction id and the payload. Flag 1 puts a trace id (16 bytes) behind the
+//! message id, flag 2 the name of the producer behind the transaction id.
 
 use uuid::Uuid;
 
 const VERSION: u8 = 1;
+const TRACED: u8 = 1;
+const SIGNED: u8 = 2;
 
 /// A segment is closed at this many messages or bytes, so that a small pop from a large push reads little.
 pub(crate) const MAX_MESSAGES: i64 = 256;
@@ -16,7 +19,10 @@ pub(crate) const MAX_BYTES: usize = 256 * 1024;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Record<'a> {
     pub(crate) id: Uuid,
+    pub(crate) trace: Option<Uuid>,
     pub(crate) txn: &'a str,
+    /// Who pushed it, where tokens tell.
+    pub(crate) producer: Option<&'a str>,
     pub(crate) payload: &'a str,
 }
 
@@ -26,16 +32,22 @@ pub(crate) struct Record<'a> {
 pub(crate) struct Damaged(&'static str);
 
 /// Adds a message to a body, starting the body when it is empty.
-pub(crate) fn append(body: &mut Vec<u8>, id: Uuid, txn: &str, payload: &[u8]) {
+pub(crate) fn append(body: &mut Vec<u8>, record: &Record) {
     if body.is_empty() {
         body.push(VERSION);
     }
-    body.push(0);
-    body.extend_from_slice(id.as_bytes());
-    for field in [txn.as_bytes(), payload] {
+    let traced = record.trace.map_or(0, |_| TRACED);
+    let signed = record.producer.map_or(0, |_| SIGNED);
+    body.push(traced | signed);
+    body.extend_from_slice(record.id.as_bytes());
+    if let Some(trace) = record.trace {
+        body.extend_from_slice(trace.as_bytes());
+    }
+    for field in [Some(record.txn), record.producer, Some(record.payload)] {
+        let Some(field) = field else { continue };
         // Bodies are limited to 64 MiB at the door, so a length always fits.
         body.extend_from_slice(&(field.len() as u32).to_le_bytes());
-        body.extend_from_slice(field);
+        body.extend_from_slice(field.as_bytes());
     }
 }
 
@@ -60,13 +72,26 @@ pub(crate) fn records(body: &[u8]) -> impl Iterator<Item = Result<Record<'_>, Da
 }
 
 fn record<'a>(rest: &mut &'a [u8]) -> Result<Record<'a>, Damaged> {
-    if take(rest, 1)? != [0] {
-        return Err(Damaged("unknown flags"));
-    }
-    let id = Uuid::from_slice(take(rest, 16)?).map_err(|_| Damaged("message id"))?;
+    let flags = match take(rest, 1)? {
+        [flags] if flags & !(TRACED | SIGNED) == 0 => *flags,
+        _ => return Err(Damaged("unknown flags")),
+    };
+    let id = uuid(rest)?;
+    let trace = (flags & TRACED != 0).then(|| uuid(rest)).transpose()?;
     let txn = text(rest)?;
+    let producer = (flags & SIGNED != 0).then(|| text(rest)).transpose()?;
     let payload = text(rest)?;
-    Ok(Record { id, txn, payload })
+    Ok(Record {
+        id,
+        trace,
+        txn,
+        producer,
+        payload,
+    })
+}
+
+fn uuid(rest: &mut &[u8]) -> Result<Uuid, Damaged> {
+    Uuid::from_slice(take(rest, 16)?).map_err(|_| Damaged("id"))
 }
 
 fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, Damaged> {
@@ -85,37 +110,50 @@ fn take<'a>(rest: &mut &'a [u8], n: usize) -> Result<&'a [u8], Damaged> {
 mod tests {
     use super::*;
 
+    fn plain(txn: &'static str, payload: &'static str) -> Record<'static> {
+        Record {
+            id: Uuid::now_v7(),
+            trace: None,
+            txn,
+            producer: None,
+            payload,
+        }
+    }
+
     #[test]
     fn messages_come_back_as_they_went_in() {
-        let (a, b) = (Uuid::now_v7(), Uuid::now_v7());
+        let full = Record {
+            trace: Some(Uuid::now_v7()),
+            producer: Some("svc-a"),
+            ..plain("t é", "{ \"n\" : 1.0 }")
+        };
+        let signed = Record {
+            producer: Some(""),
+            ..plain("s", "2")
+        };
+        let written = [full, plain("", "null"), signed];
         let mut body = Vec::new();
-        append(&mut body, a, "t é", b"{ \"n\" : 1.0 }");
-        append(&mut body, b, "", b"null");
+        for record in &written {
+            append(&mut body, record);
+        }
         let read: Vec<_> = records(&body).map(Result::unwrap).collect();
-        assert_eq!(
-            read,
-            [
-                Record {
-                    id: a,
-                    txn: "t é",
-                    payload: "{ \"n\" : 1.0 }"
-                },
-                Record {
-                    id: b,
-                    txn: "",
-                    payload: "null"
-                }
-            ]
-        );
+        assert_eq!(read, written);
     }
 
     #[test]
     fn damage_is_reported_and_never_read_past() {
         let mut body = Vec::new();
-        append(&mut body, Uuid::now_v7(), "t", b"1");
+        let record = Record {
+            trace: Some(Uuid::now_v7()),
+            producer: Some("p"),
+            ..plain("t", "1")
+        };
+        append(&mut body, &record);
         for cut in 1..body.len() {
             assert!(records(&body[..cut]).all(|r| r.is_err()), "cut at {cut}");
         }
+        body[1] = 4;
+        assert!(records(&body).next().unwrap().is_err());
         body[0] = 9;
         assert!(records(&body).next().unwrap().is_err());
     }

@@ -15,6 +15,7 @@ pub(crate) struct CursorRow {
     pub(crate) retries: i64,
     /// Lease id, expiry and last leased offset.
     pub(crate) lease: Option<(Uuid, i64, i64)>,
+    pub(crate) consumed: i64,
 }
 
 /// One row of `dead_letter`.
@@ -63,7 +64,7 @@ impl Db {
     /// Removes a queue with everything in it; `parts` are the ids of its partitions.
     pub(crate) fn delete_queue(&self, id: i64, name: &str, parts: &[i64]) -> Result<()> {
         for part in parts {
-            for table in ["segment", "txn", "dead_letter"] {
+            for table in ["segment", "txn", "evicted", "dead_letter"] {
                 self.sql
                     .prepare_cached(&format!("DELETE FROM {table} WHERE part = ?"))?
                     .execute([part])?;
@@ -136,8 +137,18 @@ impl Db {
 
     pub(crate) fn register_group(&self, id: i64, with: &Subscription) -> Result<()> {
         self.sql
-            .prepare_cached("UPDATE grp SET mode = ?2, since = ?3, created = ?4 WHERE id = ?1")?
+            .prepare_cached(
+                "UPDATE grp SET mode = ?2, since = ?3, created = ?4, dormant = 0 WHERE id = ?1",
+            )?
             .execute(params![id, with.mode.name(), with.since, with.created])
+            .map(drop)
+    }
+
+    /// Changes how a group was registered and nothing else.
+    pub(crate) fn update_subscription(&self, id: i64, with: &Subscription) -> Result<()> {
+        self.sql
+            .prepare_cached("UPDATE grp SET mode = ?2, since = ?3 WHERE id = ?1")?
+            .execute(params![id, with.mode.name(), with.since])
             .map(drop)
     }
 
@@ -156,10 +167,10 @@ impl Db {
         };
         self.sql
             .prepare_cached(
-                "INSERT OR REPLACE INTO cursor (grp, part, committed, delivered, retries, lease, expires, batch_end) \
-                 VALUES (?,?,?,?,?,?,?,?)",
+                "INSERT OR REPLACE INTO cursor (grp, part, committed, delivered, retries, lease, expires, batch_end, consumed) \
+                 VALUES (?,?,?,?,?,?,?,?,?)",
             )?
-            .execute(params![row.group, row.part, row.committed, row.delivered, row.retries, lease, expires, end])
+            .execute(params![row.group, row.part, row.committed, row.delivered, row.retries, lease, expires, end, row.consumed])
             .map(drop)
     }
 
@@ -174,6 +185,14 @@ impl Db {
         self.sql
             .prepare_cached("DELETE FROM pin WHERE queue = ? AND part = ?")?
             .execute(params![queue, part])
+            .map(drop)
+    }
+
+    /// Removes the records of a message, whichever groups gave it up.
+    pub(crate) fn delete_dead_letters(&self, part: i64, txn: &str) -> Result<()> {
+        self.sql
+            .prepare_cached("DELETE FROM dead_letter WHERE part = ? AND txn = ?")?
+            .execute(params![part, txn])
             .map(drop)
     }
 

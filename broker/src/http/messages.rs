@@ -1,0 +1,162 @@
+//! Single messages: look, list, replay and delete dead letters.
+
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{App, Shared, answer};
+use crate::clock::{self, SECOND};
+use crate::engine::command::{Command, Exhumed, Grave};
+use crate::engine::views::{self, MessagesRequest};
+use crate::store::Page;
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Filter {
+    queue: String,
+    partition: String,
+    #[serde(alias = "ns")]
+    namespace: String,
+    task: String,
+    status: String,
+    from: Option<String>,
+    to: Option<String>,
+    limit: Option<usize>,
+    offset: Option<usize>,
+}
+
+/// A page of messages; without a span of time those of the last hour.
+pub(super) async fn list(State(app): Shared, Query(filter): Query<Filter>) -> Response {
+    let now = clock::now();
+    let mut times = [now - 3600 * SECOND, now + 60 * SECOND];
+    for (time, (name, given)) in times
+        .iter_mut()
+        .zip([("from", &filter.from), ("to", &filter.to)])
+    {
+        match given.as_deref().map(|text| (text, clock::parse(text))) {
+            None | Some(("", _)) => {}
+            Some((_, Some(parsed))) => *time = parsed,
+            Some((text, None)) => {
+                let fault = format!("{name} {text:?} is not an ISO-8601 time");
+                return answer::error(StatusCode::BAD_REQUEST, &fault);
+            }
+        }
+    }
+    let [from, to] = times;
+    let request = MessagesRequest {
+        page: Page {
+            queue: filter.queue,
+            part: filter.partition,
+            namespace: filter.namespace,
+            task: filter.task,
+            from,
+            to,
+        },
+        status: filter.status,
+        limit: filter.limit.unwrap_or(200),
+        offset: filter.offset.unwrap_or(0),
+    };
+    app.view(move |db| views::messages(db, &request), "Message not found")
+        .await
+}
+
+pub(super) async fn show(
+    State(app): Shared,
+    Path((part, txn)): Path<(String, String)>,
+) -> Response {
+    match part.parse::<Uuid>() {
+        Ok(part) => {
+            app.view(
+                move |db| views::message(db, part, &txn),
+                "Message not found",
+            )
+            .await
+        }
+        Err(_) => bad_part(&part),
+    }
+}
+
+pub(super) async fn delete(
+    State(app): Shared,
+    Path((part, txn)): Path<(String, String)>,
+) -> Response {
+    let why = "Live messages live in immutable segments and cannot be deleted";
+    match exhume(&app, &part, &txn, false, why).await {
+        Ok(_) => {
+            let body = json!({
+                "success": true,
+                "message": "Message deleted successfully",
+                "partitionId": part,
+                "transactionId": txn,
+            });
+            answer::json(StatusCode::OK, body.to_string())
+        }
+        Err(response) => *response,
+    }
+}
+
+pub(super) async fn retry(
+    State(app): Shared,
+    Path((part, txn)): Path<(String, String)>,
+) -> Response {
+    let why = "Only dead-lettered messages can be replayed";
+    match exhume(&app, &part, &txn, true, why).await {
+        Ok(found) => {
+            let body = json!({
+                "success": true,
+                "queue": &*found.queue,
+                "partition": &*found.part,
+                "replayedAs": {
+                    "index": 0,
+                    "message_id": found.copy,
+                    "transaction_id": found.copy,
+                    "queueName": &*found.queue,
+                    "status": "queued",
+                },
+                "dlqRowRemoved": true,
+            });
+            answer::json(StatusCode::OK, body.to_string())
+        }
+        Err(response) => *response,
+    }
+}
+
+async fn exhume(
+    app: &App,
+    part: &str,
+    txn: &str,
+    replay: bool,
+    why: &str,
+) -> Result<Exhumed, Box<Response>> {
+    let id = part.parse().map_err(|_| Box::new(bad_part(part)))?;
+    let grave = Grave {
+        part: id,
+        txn: txn.to_owned(),
+        replay,
+    };
+    match app.engine.ask(|reply| Command::Bury(grave, reply)).await {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => {
+            let body = json!({
+                "success": false,
+                "error": "Message not found",
+                "message": format!("No dead-letter row for this address. {why}"),
+                "partitionId": part,
+                "transactionId": txn,
+            });
+            Err(Box::new(answer::json(
+                StatusCode::NOT_FOUND,
+                body.to_string(),
+            )))
+        }
+        Err(reason) => Err(Box::new(answer::refused(reason))),
+    }
+}
+
+fn bad_part(part: &str) -> Response {
+    let text = format!("resolve failed: partitionId {part:?} is not a partition id");
+    answer::error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+}

@@ -39,6 +39,7 @@ mod store;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -90,6 +91,7 @@ impl Broker {
         let app = http::App {
             engine: engine.clone(),
             token: options.token,
+            paused: AtomicBool::new(false),
         };
         let shared = Shared {
             engine,

@@ -73,6 +73,7 @@ impl Writer {
             group: request.group.clone(),
             lease: taking.lease,
             parts: taking.parts,
+            echo: request.echo.then_some((request.batch, request.parts)),
         };
         let key = ClaimKey {
             lease: taking.lease,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::model::{GroupId, PartId};
 use super::queue_options::QueueOptions;
-use crate::store::Db;
+use crate::store::{Db, TraceRow};
 
 /// The store failed: the text is for the client, status 500.
 #[derive(Debug, Clone)]
@@ -41,6 +41,9 @@ pub(crate) enum Command {
     Bury(Grave, Reply<Option<Exhumed>>),
     Seek(Seek, Reply<Sought>),
     DeleteGroup(DeleteGroup, Reply<usize>),
+    Trace(TraceRow, Reply<()>),
+    /// Answer the parked pops as if their time had run out.
+    DismissPolls,
     /// A group and the new beginning of its subscriptions.
     Resubscribe(String, i64, Reply<usize>),
     /// Reads the store beside the writer, after everything before it was committed.
@@ -185,6 +188,8 @@ pub(crate) struct PopRequest {
     pub(crate) auto_ack: bool,
     pub(crate) lease_seconds: Option<i64>,
     pub(crate) start: Start,
+    /// Say in the answer what batch and how many partitions were meant.
+    pub(crate) echo: bool,
 }
 
 /// The finished answer of a pop and the claim behind it.

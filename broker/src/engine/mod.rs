@@ -13,6 +13,7 @@ pub(crate) mod queue_options;
 mod reader;
 mod subscription;
 mod sweep;
+pub(crate) mod trace_views;
 mod transaction;
 pub(crate) mod views;
 mod writer;
@@ -129,6 +130,12 @@ impl Engine {
         answer
             .map_err(|_| Refused::Closed)?
             .map_err(Refused::Failed)
+    }
+
+    /// Sends a command that has no answer.
+    pub(crate) fn tell(&self, command: Command) {
+        // An engine that is closed has nothing left to do.
+        let _ = self.commands.send(command);
     }
 
     /// Answers the parked polls and parks none from now on.

@@ -14,12 +14,17 @@ use super::model::PartId;
 use crate::clock;
 use crate::store::{Db, Result, explain};
 
+/// How long a consumer that does not wait should pause after an empty answer, in milliseconds.
+const PAUSE: i64 = 100;
+
 /// What was claimed; the messages are still in the store.
 pub(crate) struct Claim {
     pub(crate) queue: Arc<str>,
     pub(crate) group: Arc<str>,
     pub(crate) lease: Option<Uuid>,
     pub(crate) parts: Vec<ClaimedPart>,
+    /// Batch and partitions to tell the client that left them open.
+    pub(crate) echo: Option<(i64, i64)>,
 }
 
 /// The claimed span of one partition, both ends included.
@@ -169,7 +174,14 @@ fn messages(db: &Db, claim: &Claim) -> Result<Option<Bytes>> {
     if out.len() == start {
         return Ok(None);
     }
-    let _ = write!(out, r#"],"partitionsClaimed":{}}}"#, claim.parts.len());
+    let _ = write!(out, r#"],"partitionsClaimed":{}"#, claim.parts.len());
+    if let Some((batch, parts)) = claim.echo {
+        let _ = write!(
+            out,
+            r#","autopilot":{{"partitions":{parts},"batch":{batch},"waitMs":{PAUSE}}}"#
+        );
+    }
+    out.push('}');
     Ok(Some(out.into()))
 }
 

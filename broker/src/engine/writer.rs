@@ -163,6 +163,10 @@ impl Writer {
 
     fn end_polls(&mut self) {
         self.ending = true;
+        self.dismiss_polls();
+    }
+
+    fn dismiss_polls(&mut self) {
         for waiter in self.parking.drain() {
             let _ = waiter.reply.send(Ok(None));
         }
@@ -237,6 +241,7 @@ impl Writer {
             | Command::Seek(..)
             | Command::DeleteGroup(..)
             | Command::Resubscribe(..)
+            | Command::Trace(..)
             | Command::Bury(..) => true,
             Command::Pop(request, _) => request.auto_ack || !self.knows_group(request),
             _ => false,
@@ -267,6 +272,10 @@ impl Writer {
             Command::Bury(grave, _) => Answer::Exhumed(self.exhume(grave)?),
             Command::Seek(request, _) => Answer::Sought(self.seek(request)?),
             Command::DeleteGroup(request, _) => Answer::Count(self.delete_group(request)?),
+            Command::Trace(row, _) => {
+                self.db.insert_trace(row)?;
+                Answer::Nothing
+            }
             Command::Resubscribe(group, since, _) => {
                 Answer::Count(self.resubscribe(group, *since)?)
             }
@@ -283,6 +292,7 @@ impl Writer {
             | Command::View(..)
             | Command::Ping(_)
             | Command::EndPolls
+            | Command::DismissPolls
             | Command::Close => Answer::Nothing,
         })
     }
@@ -455,8 +465,9 @@ impl Writer {
             (Command::DeadLetters(request, reply), _) => {
                 self.readers.run(Job::DeadLetters(request, reply), &self.db);
             }
-            (Command::Ping(reply), _) => drop(reply.send(Ok(()))),
+            (Command::Trace(_, reply) | Command::Ping(reply), _) => drop(reply.send(Ok(()))),
             (Command::EndPolls, _) => self.end_polls(),
+            (Command::DismissPolls, _) => self.dismiss_polls(),
             _ => {}
         }
     }
@@ -522,7 +533,11 @@ fn refuse(command: Command, failure: Failure) {
         }
         Command::View(_, reply) => drop(reply.send(Err(failure))),
         Command::DeadLetters(_, reply) => drop(reply.send(Err(failure))),
-        Command::Ping(reply) => drop(reply.send(Err(failure))),
-        Command::Cancel(_) | Command::Release(_) | Command::EndPolls | Command::Close => {}
+        Command::Trace(_, reply) | Command::Ping(reply) => drop(reply.send(Err(failure))),
+        Command::DismissPolls
+        | Command::Cancel(_)
+        | Command::Release(_)
+        | Command::EndPolls
+        | Command::Close => {}
     }
 }

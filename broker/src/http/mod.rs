@@ -7,9 +7,12 @@ mod groups;
 mod messages;
 mod pop;
 mod push;
+mod system;
+mod traces;
 mod transaction;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -30,6 +33,8 @@ const MAX_BODY: usize = 64 * 1024 * 1024;
 pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) token: Option<String>,
+    /// Pop maintenance: pops answer empty.
+    pub(crate) paused: AtomicBool,
 }
 
 type Shared = State<Arc<App>>;
@@ -101,6 +106,17 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route(
             "/api/v1/consumer-groups/{group}/queues/{queue}/partitions/{partition}/seek",
             post(groups::seek_partition),
+        )
+        .route("/api/v1/traces", post(traces::record))
+        .route("/api/v1/traces/names", get(traces::names))
+        .route("/api/v1/traces/by-name/{name}", get(traces::by_name))
+        .route(
+            "/api/v1/traces/{partition}/{transaction}",
+            get(traces::of_message),
+        )
+        .route(
+            "/api/v1/system/maintenance/pop",
+            get(system::pop_state).post(system::set_pop),
         )
         .route("/health", get(admin::health))
         .fallback(no_route)

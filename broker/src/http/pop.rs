@@ -1,5 +1,7 @@
 //! `GET /api/v1/pop/...`.
 
+use std::sync::atomic::Ordering;
+
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use http::StatusCode;
@@ -26,6 +28,8 @@ pub(super) struct Parameters {
     subscription_from: Option<String>,
     partitions: Option<i64>,
     lease_seconds: Option<i64>,
+    #[serde(default)]
+    autopilot: bool,
     namespace: Option<String>,
     task: Option<String>,
 }
@@ -74,7 +78,11 @@ pub(super) async fn partition(
 }
 
 async fn pop(app: &App, source: Source, part: Option<String>, given: Parameters) -> Response {
+    if app.paused.load(Ordering::Relaxed) {
+        return answer::empty();
+    }
     let start = start(&given, part.is_some());
+    let usual = if given.autopilot { 100 } else { 200 };
     let request = PopRequest {
         id: 0,
         source,
@@ -83,7 +91,7 @@ async fn pop(app: &App, source: Source, part: Option<String>, given: Parameters)
             .consumer_group
             .unwrap_or_else(|| QUEUE_MODE.into())
             .into(),
-        batch: given.batch.unwrap_or(200).max(1),
+        batch: given.batch.unwrap_or(usual).max(1),
         parts: given.partitions.unwrap_or(1).max(1),
         wait: given
             .wait
@@ -91,6 +99,7 @@ async fn pop(app: &App, source: Source, part: Option<String>, given: Parameters)
         auto_ack: given.auto_ack,
         lease_seconds: given.lease_seconds,
         start,
+        echo: given.autopilot,
     };
     match app.engine.pop(request).await {
         Ok(Some(delivery)) => answer::delivery(delivery),
@@ -140,6 +149,7 @@ mod tests {
             subscription_from: from.map(Into::into),
             partitions: None,
             lease_seconds: None,
+            autopilot: false,
             namespace: None,
             task: None,
         }

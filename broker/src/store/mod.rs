@@ -5,6 +5,7 @@ mod message;
 mod read;
 mod schema;
 pub(crate) mod segment;
+mod trace;
 mod write;
 
 use std::fs::File;
@@ -18,6 +19,7 @@ pub(crate) use group::GroupRow;
 pub(crate) use message::{GroupState, Home, Page};
 pub(crate) use read::Stored;
 use schema::SchemaError;
+pub(crate) use trace::TraceRow;
 pub(crate) use write::{CursorRow, DeadLetterRow};
 
 use crate::error::OpenError;

@@ -7,7 +7,7 @@ pub(crate) const APPLICATION_ID: i32 = 0x5175_454e;
 
 /// What each version of the layout adds to the one before; the number of steps is the version this program writes.
 /// A new store walks through all of them, an older one through those it lacks. A released step never changes.
-const STEPS: &[&str] = &[TABLES, FINDERS, SIGNATURES, RETENTION];
+const STEPS: &[&str] = &[TABLES, FINDERS, SIGNATURES, RETENTION, TRACES];
 
 /// The layout this program writes.
 pub(crate) const VERSION: i32 = STEPS.len() as i32;
@@ -43,6 +43,27 @@ CREATE TABLE evicted (
     PRIMARY KEY (part, txn)
 ) WITHOUT ROWID;
 CREATE INDEX evicted_until ON evicted (until);
+";
+
+/// Version 5: traces, which clients write about messages.
+const TRACES: &str = "
+CREATE TABLE trace (
+    id INTEGER PRIMARY KEY,
+    uuid BLOB NOT NULL,
+    part BLOB NOT NULL,
+    txn TEXT NOT NULL,
+    grp TEXT NOT NULL,
+    event TEXT NOT NULL,
+    data TEXT NOT NULL,
+    names TEXT NOT NULL,
+    created INTEGER NOT NULL
+);
+CREATE INDEX trace_message ON trace (part, txn);
+CREATE TABLE trace_name (
+    name TEXT NOT NULL,
+    trace INTEGER NOT NULL,
+    PRIMARY KEY (name, trace)
+) WITHOUT ROWID;
 ";
 
 /// Version 1.

@@ -39,9 +39,9 @@ mod store;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::http::{Request, Response, StatusCode};
 use axum::Router;
@@ -92,6 +92,8 @@ impl Broker {
             engine: engine.clone(),
             token: options.token,
             paused: AtomicBool::new(false),
+            opened: Instant::now(),
+            requests: AtomicU64::new(0),
         };
         let shared = Shared {
             engine,

@@ -1,4 +1,4 @@
-//! Traces, and pops that are paused.
+//! Traces, pops that are paused, and numbers.
 
 mod common;
 
@@ -95,4 +95,43 @@ async fn a_pause_ends_the_polls_that_wait_and_is_over_when_it_is_over() {
         (status, &answer["error"]),
         (400, &json!("enabled (boolean) is required"))
     );
+}
+
+#[tokio::test]
+async fn numbers_are_told_as_json_and_as_prometheus_text() {
+    let api = Api::memory();
+    for txn in ["a", "b"] {
+        api.push("q\"1", "p", txn).await;
+    }
+    let (status, _) = api
+        .send(
+            "GET",
+            "/api/v1/pop/queue/q%221?consumerGroup=g&subscriptionMode=all&batch=1&autoAck=true",
+            Value::Null,
+        )
+        .await;
+    assert_eq!(status, 200);
+    let (_, numbers) = api.send("GET", "/metrics", Value::Null).await;
+    assert_eq!(
+        (
+            &numbers["messages"]["stored"],
+            &numbers["requests"]["total"]
+        ),
+        (&json!(2), &json!(4))
+    );
+    let request = http::Request::get("/metrics/prometheus")
+        .body(Default::default())
+        .unwrap();
+    let text = api.0.handle(request).await.into_body();
+    let text = std::str::from_utf8(&text).unwrap();
+    for line in [
+        "queen_messages 2",
+        "queen_requests_total 5",
+        r#"queen_group_lag{queue="q\"1",group="g"} 1"#,
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line} is missing in {text}"
+        );
+    }
 }

@@ -6,6 +6,7 @@ mod claim;
 pub(crate) mod command;
 pub(crate) mod group_views;
 mod groups;
+pub(crate) mod metric_views;
 mod model;
 mod park;
 mod push;

@@ -12,7 +12,8 @@ mod traces;
 mod transaction;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -24,6 +25,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::engine::Engine;
 use crate::engine::command::Command;
+use crate::engine::metric_views::Served;
 use crate::store::Db;
 
 /// The largest request body.
@@ -35,11 +37,20 @@ pub(crate) struct App {
     pub(crate) token: Option<String>,
     /// Pop maintenance: pops answer empty.
     pub(crate) paused: AtomicBool,
+    pub(crate) opened: Instant,
+    pub(crate) requests: AtomicU64,
 }
 
 type Shared = State<Arc<App>>;
 
 impl App {
+    fn served(&self) -> Served {
+        Served {
+            uptime: self.opened.elapsed().as_secs(),
+            requests: self.requests.load(Ordering::Relaxed),
+        }
+    }
+
     /// Answers with what the store tells, or 404 with a text when it knows nothing.
     async fn view<F>(&self, look: F, missing: &str) -> Response
     where
@@ -118,6 +129,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             "/api/v1/system/maintenance/pop",
             get(system::pop_state).post(system::set_pop),
         )
+        .route("/status", get(system::status))
+        .route("/metrics", get(system::metrics))
+        .route("/metrics/prometheus", get(system::prometheus))
         .route("/health", get(admin::health))
         .fallback(no_route)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -130,6 +144,7 @@ async fn gate(State(app): Shared, request: Request, next: Next) -> Response {
     if app.engine.is_closed() {
         return answer::closed();
     }
+    app.requests.fetch_add(1, Ordering::Relaxed);
     let public = request.uri().path() == "/health";
     match &app.token {
         Some(token) if !public => match bearer(request.headers()) {

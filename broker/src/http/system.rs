@@ -5,11 +5,36 @@ use std::sync::atomic::Ordering;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
-use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Shared, answer};
 use crate::engine::command::Command;
+use crate::engine::metric_views;
+
+/// `GET /status`: whether the server answers at all.
+pub(super) async fn status() -> Response {
+    let body = json!({ "status": "ok", "engine": "queen-broker" });
+    answer::json(StatusCode::OK, body.to_string())
+}
+
+pub(super) async fn metrics(State(app): Shared) -> Response {
+    let served = app.served();
+    app.view(move |db| metric_views::json(db, served), "").await
+}
+
+pub(super) async fn prometheus(State(app): Shared) -> Response {
+    let served = app.served();
+    let mut response = app
+        .view(move |db| metric_views::prometheus(db, served), "")
+        .await;
+    if response.status() == StatusCode::OK {
+        let text = HeaderValue::from_static("text/plain; version=0.0.4");
+        response.headers_mut().insert(CONTENT_TYPE, text);
+    }
+    response
+}
 
 /// `GET /system/maintenance/pop`.
 pub(super) async fn pop_state(State(app): Shared) -> Response {

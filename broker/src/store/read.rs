@@ -292,6 +292,16 @@ impl Db {
             })
     }
 
+    /// How many queues, partitions, stored messages and dead-letter records there are.
+    pub(crate) fn totals(&self) -> Result<[i64; 4]> {
+        self.sql
+            .prepare_cached(
+                "SELECT (SELECT count(*) FROM queue), (SELECT count(*) FROM part), \
+                 (SELECT coalesce(sum(last - first + 1), 0) FROM segment), (SELECT count(*) FROM dead_letter)",
+            )?
+            .query_row([], |r| Ok([r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?]))
+    }
+
     /// Dead-letter records, newest first. An empty queue or group name means all of them.
     pub(crate) fn dead_letters(
         &self,

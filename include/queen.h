@@ -678,7 +678,8 @@ int32_t queen_event_queue_wakeup(const struct queen_event_queue_t *queue);
 
 /**
  * Frees the queue: running polls end with QUEEN_E_CLOSED, deliveries in it go back to the broker, consumers that feed it
- * stop. NULL is ignored.
+ * stop. NULL is ignored. A thread that polls in a loop leaves it first (queen_event_queue_wakeup() ends its poll), because
+ * no poll may begin after this call.
  *
  * Ownership: `queue` is consumed; its descriptor is closed.
  * Threads: any.

@@ -37,7 +37,7 @@ struct Serve {
     /// power failure may cost the whole store).
     #[arg(long, default_value = "full")]
     durability: Durability,
-    /// A secret that clients send as `Authorization: Bearer <token>`.
+    /// A secret that clients send as `Authorization: Bearer <token>`. Health and metrics need none.
     #[arg(long)]
     token: Option<String>,
 }

@@ -11,7 +11,8 @@ pub struct Options {
     pub store: Store,
     /// What a crash of the machine may cost.
     pub durability: Durability,
-    /// A secret that every request but `GET /health` must carry as `Authorization: Bearer <token>`.
+    /// A secret that requests must carry as `Authorization: Bearer <token>`. `/health`, `/metrics` and
+    /// `/metrics/prometheus` are open to everyone.
     pub token: Option<String>,
 }
 

@@ -214,7 +214,7 @@ fn what_is_no_store_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_token_guards_everything_but_health() {
+async fn a_token_guards_everything_but_health_and_metrics() {
     let options = Options {
         token: Some("s3cret".into()),
         ..Options::default()
@@ -229,7 +229,13 @@ async fn a_token_guards_everything_but_health() {
         let broker = broker.clone();
         async move { broker.handle(request).await.status().as_u16() }
     };
-    assert_eq!(call("/health", None).await, 200);
+    for public in ["/health", "/metrics", "/metrics/prometheus"] {
+        assert_eq!(call(public, None).await, 200, "{public}");
+        assert_eq!(call(public, Some("Bearer wrong")).await, 200, "{public}");
+    }
+    for guarded in ["/status", "/health/", "/metrics/other", "/api/v1/dlq"] {
+        assert_eq!(call(guarded, None).await, 401, "{guarded}");
+    }
     assert_eq!(call("/api/v1/pop/queue/q", None).await, 401);
     assert_eq!(call("/api/v1/pop/queue/q", Some("Bearer wrong")).await, 401);
     assert_eq!(

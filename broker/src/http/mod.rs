@@ -31,6 +31,9 @@ use crate::store::Db;
 /// The largest request body.
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
+/// What a prober or a scraper reads without a token.
+const PUBLIC: [&str; 3] = ["/health", "/metrics", "/metrics/prometheus"];
+
 /// What every handler may use.
 pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
@@ -145,7 +148,7 @@ async fn gate(State(app): Shared, request: Request, next: Next) -> Response {
         return answer::closed();
     }
     app.requests.fetch_add(1, Ordering::Relaxed);
-    let public = request.uri().path() == "/health";
+    let public = PUBLIC.contains(&request.uri().path());
     match &app.token {
         Some(token) if !public => match bearer(request.headers()) {
             None => answer::error(StatusCode::UNAUTHORIZED, "Authentication required"),

@@ -55,7 +55,7 @@ use tower::ServiceExt;
 use engine::Engine;
 pub use error::OpenError;
 use lock::StoreLock;
-pub use options::{Durability, Options, Store};
+pub use options::{DefaultSubscription, Durability, Options, Store};
 
 /// How long [`serve`] waits, after its shutdown began, for requests that are not yet complete.
 const GRACE: Duration = Duration::from_secs(10);
@@ -90,7 +90,8 @@ impl Broker {
         let engine = Arc::new(Engine::open(&store, options.durability)?);
         let app = http::App {
             engine: engine.clone(),
-            token: options.token,
+            guard: http::auth::Guard::new(options.tokens, options.jwt_secret),
+            default_subscription: options.default_subscription,
             paused: AtomicBool::new(false),
             opened: Instant::now(),
             requests: AtomicU64::new(0),
@@ -101,7 +102,7 @@ impl Broker {
         };
         Ok(Broker {
             shared: Arc::new(shared),
-            router: http::router(Arc::new(app)),
+            router: http::router(Arc::new(app), options.max_body_bytes),
         })
     }
 

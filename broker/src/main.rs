@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
-use queen_broker::{Broker, Durability, Options, Store};
+use queen_broker::{Broker, DefaultSubscription, Durability, Options, Store};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,16 +38,28 @@ struct Serve {
     /// power failure may cost the whole store).
     #[arg(long, default_value = "full")]
     durability: Durability,
-    /// A secret that clients send as `Authorization: Bearer <token>`. Health and metrics need none.
-    #[arg(long)]
-    token: Option<String>,
+    /// A secret that clients send as `Authorization: Bearer <token>`; may be given several times. Health and metrics
+    /// need none.
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    token: Vec<String>,
+    /// The key of JSON Web Tokens (HS256), which clients send in the same way. Their `role` says what they open.
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    jwt_secret: Option<String>,
+    /// Where a new consumer group starts that does not say so: new (at the end), all (at the oldest message).
+    #[arg(long, default_value = "new")]
+    default_subscription: DefaultSubscription,
+    /// The largest request body in bytes; a larger one is answered with 413.
+    #[arg(long, default_value_t = Options::default().max_body_bytes)]
+    max_body_bytes: usize,
 }
 
 fn main() -> ExitCode {
     let Action::Serve(serve) = Command::parse().action;
-    if !is_local(serve.listen.ip()) && serve.token.as_deref().unwrap_or_default().is_empty() {
+    let guarded = !serve.token.is_empty() || serve.jwt_secret.is_some();
+    if !is_local(serve.listen.ip()) && !guarded {
         eprintln!(
-            "queen-broker: {} can be reached from other machines; give a --token or listen on 127.0.0.1",
+            "queen-broker: {} can be reached from other machines; give a --token or a --jwt-secret, or listen on \
+             127.0.0.1",
             serve.listen
         );
         return ExitCode::from(2);
@@ -78,7 +91,10 @@ fn run(serve: Serve) -> Result<(), String> {
     let options = Options {
         store,
         durability: serve.durability,
-        token: serve.token,
+        tokens: serve.token,
+        jwt_secret: serve.jwt_secret,
+        default_subscription: serve.default_subscription,
+        max_body_bytes: serve.max_body_bytes,
     };
     let broker = Broker::open(options).map_err(|e| e.to_string())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -4,26 +4,53 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// What [`Broker::open`](crate::Broker::open) needs to know. The default is a private store in memory.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// What [`Broker::open`](crate::Broker::open) needs to know. The default is a private store in memory, open to everyone.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// Where the messages live.
     pub store: Store,
     /// What a crash of the machine may cost.
     pub durability: Durability,
-    /// A secret that requests must carry as `Authorization: Bearer <token>`. `/health`, `/metrics` and
-    /// `/metrics/prometheus` are open to everyone.
-    pub token: Option<String>,
+    /// Secrets of which a request must carry one as `Authorization: Bearer <token>`; each opens everything. With no
+    /// token and no [`jwt_secret`](Options::jwt_secret) the broker is open to everyone. `/health`, `/metrics` and
+    /// `/metrics/prometheus` always are. An empty token lets nobody in.
+    pub tokens: Vec<String>,
+    /// The key of JSON Web Tokens (HS256) that are taken beside [`tokens`](Options::tokens). Their claim `role`, or the
+    /// list `roles`, opens what it names (`read-only`, `write-only`, `read-write`, `admin`); `sub` becomes the
+    /// `producerSub` of the messages they push; `exp`, `nbf` and `iat` are checked with 30 seconds of grace. An empty
+    /// key fits no token.
+    pub jwt_secret: Option<String>,
+    /// Where a new consumer group starts whose first pop names neither `subscriptionMode` nor `subscriptionFrom`.
+    pub default_subscription: DefaultSubscription,
+    /// The largest request body, in bytes; a larger one is answered with 413. The default is 64 MiB.
+    pub max_body_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            store: Store::default(),
+            durability: Durability::default(),
+            tokens: Vec::new(),
+            jwt_secret: None,
+            default_subscription: DefaultSubscription::default(),
+            max_body_bytes: 64 * 1024 * 1024,
+        }
+    }
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The token is a secret: logs may tell that there is one.
-        let token = self.token.as_ref().map(|_| "***");
+        // Secrets: logs may tell that they are there.
+        let tokens: Vec<&str> = self.tokens.iter().map(|_| "***").collect();
+        let jwt_secret = self.jwt_secret.as_ref().map(|_| "***");
         f.debug_struct("Options")
             .field("store", &self.store)
             .field("durability", &self.durability)
-            .field("token", &token)
+            .field("tokens", &tokens)
+            .field("jwt_secret", &jwt_secret)
+            .field("default_subscription", &self.default_subscription)
+            .field("max_body_bytes", &self.max_body_bytes)
             .finish()
     }
 }
@@ -64,6 +91,30 @@ impl FromStr for Durability {
             "memory" => Ok(Durability::Memory),
             other => Err(format!(
                 "durability must be full, normal or memory, not {other:?}"
+            )),
+        }
+    }
+}
+
+/// Where a new consumer group starts that does not say so itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DefaultSubscription {
+    /// At the end: it gets what is pushed from then on.
+    #[default]
+    New,
+    /// At the oldest message that is still stored.
+    All,
+}
+
+impl FromStr for DefaultSubscription {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "new" => Ok(DefaultSubscription::New),
+            "all" => Ok(DefaultSubscription::All),
+            other => Err(format!(
+                "default subscription must be new or all, not {other:?}"
             )),
         }
     }

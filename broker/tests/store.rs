@@ -150,7 +150,7 @@ async fn every_durability_works() {
         let options = Options {
             store: Store::File(path),
             durability,
-            token: None,
+            ..Options::default()
         };
         for txn in ["a", "b"] {
             let api = Api(Broker::open(options.clone()).unwrap());
@@ -216,7 +216,7 @@ fn what_is_no_store_is_refused_and_left_alone() {
 #[tokio::test]
 async fn a_token_guards_everything_but_health_and_metrics() {
     let options = Options {
-        token: Some("s3cret".into()),
+        tokens: vec!["s3cret".into()],
         ..Options::default()
     };
     let broker = Arc::new(Broker::open(options).unwrap());

@@ -3,6 +3,7 @@
 mod ack;
 mod admin;
 mod answer;
+pub(crate) mod auth;
 mod groups;
 mod messages;
 mod pop;
@@ -20,16 +21,14 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use crate::engine::Engine;
 use crate::engine::command::Command;
 use crate::engine::metric_views::Served;
+use crate::options::DefaultSubscription;
 use crate::store::Db;
-
-/// The largest request body.
-const MAX_BODY: usize = 64 * 1024 * 1024;
+use auth::{Guard, Role};
 
 /// What a prober or a scraper reads without a token.
 const PUBLIC: [&str; 3] = ["/health", "/metrics", "/metrics/prometheus"];
@@ -37,7 +36,8 @@ const PUBLIC: [&str; 3] = ["/health", "/metrics", "/metrics/prometheus"];
 /// What every handler may use.
 pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) token: Option<String>,
+    pub(crate) guard: Guard,
+    pub(crate) default_subscription: DefaultSubscription,
     /// Pop maintenance: pops answer empty.
     pub(crate) paused: AtomicBool,
     pub(crate) opened: Instant,
@@ -71,9 +71,62 @@ impl App {
 }
 
 /// The one router: TCP and in-process requests walk through the same one.
-pub(crate) fn router(app: Arc<App>) -> Router {
+pub(crate) fn router(app: Arc<App>, max_body_bytes: usize) -> Router {
     Router::new()
-        .route("/api/v1/push", post(push::push))
+        .merge(public())
+        .merge(open(Role::ReadOnly, reads()))
+        .merge(open(Role::WriteOnly, writes()))
+        .merge(open(Role::ReadWrite, both()))
+        .merge(open(Role::Admin, admin()))
+        .fallback(no_route)
+        .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(middleware::from_fn_with_state(app.clone(), gate))
+        .with_state(app)
+}
+
+type Routes = Router<Arc<App>>;
+
+/// Opens routes to those who have a role.
+fn open(role: Role, routes: Routes) -> Routes {
+    routes.route_layer(middleware::from_fn(move |request, next| {
+        auth::admit(role, request, next)
+    }))
+}
+
+fn public() -> Routes {
+    Router::new()
+        .route("/health", get(admin::health))
+        .route("/metrics", get(system::metrics))
+        .route("/metrics/prometheus", get(system::prometheus))
+}
+
+fn reads() -> Routes {
+    Router::new()
+        .route("/api/v1/resources/queues/{queue}", get(admin::describe))
+        .route("/api/v1/dlq", get(admin::dead_letters))
+        .route("/api/v1/messages", get(messages::list))
+        .route(
+            "/api/v1/messages/{partition}/{transaction}",
+            get(messages::show),
+        )
+        .route("/api/v1/consumer-groups", get(groups::list))
+        .route("/api/v1/consumer-groups/lagging", get(groups::lagging))
+        .route("/api/v1/consumer-groups/{group}", get(groups::details))
+        .route("/api/v1/traces/names", get(traces::names))
+        .route("/api/v1/traces/by-name/{name}", get(traces::by_name))
+        .route(
+            "/api/v1/traces/{partition}/{transaction}",
+            get(traces::of_message),
+        )
+        .route("/status", get(system::status))
+}
+
+fn writes() -> Routes {
+    Router::new().route("/api/v1/push", post(push::push))
+}
+
+fn both() -> Routes {
+    Router::new()
         .route("/api/v1/pop", get(pop::find))
         .route("/api/v1/pop/queue/{queue}", get(pop::queue))
         .route(
@@ -83,31 +136,15 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/ack", post(ack::single))
         .route("/api/v1/ack/batch", post(ack::batch))
         .route("/api/v1/lease/{lease}/extend", post(ack::extend))
+        .route("/api/v1/transaction", post(transaction::transact))
         .route("/api/v1/configure", post(admin::configure))
         .route(
-            "/api/v1/resources/queues/{queue}",
-            get(admin::describe).delete(admin::delete),
-        )
-        .route("/api/v1/dlq", get(admin::dead_letters))
-        .route("/api/v1/transaction", post(transaction::transact))
-        .route("/api/v1/messages", get(messages::list))
-        .route(
             "/api/v1/messages/{partition}/{transaction}",
-            get(messages::show).delete(messages::delete),
+            delete(messages::delete),
         )
         .route(
             "/api/v1/messages/{partition}/{transaction}/retry",
             post(messages::retry),
-        )
-        .route("/api/v1/consumer-groups", get(groups::list))
-        .route("/api/v1/consumer-groups/lagging", get(groups::lagging))
-        .route(
-            "/api/v1/consumer-groups/{group}",
-            get(groups::details).delete(groups::delete),
-        )
-        .route(
-            "/api/v1/consumer-groups/{group}/queues/{queue}",
-            delete(groups::delete_on_queue),
         )
         .route(
             "/api/v1/consumer-groups/{group}/subscription",
@@ -122,62 +159,35 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             post(groups::seek_partition),
         )
         .route("/api/v1/traces", post(traces::record))
-        .route("/api/v1/traces/names", get(traces::names))
-        .route("/api/v1/traces/by-name/{name}", get(traces::by_name))
+}
+
+fn admin() -> Routes {
+    Router::new()
+        .route("/api/v1/resources/queues/{queue}", delete(admin::delete))
+        .route("/api/v1/consumer-groups/{group}", delete(groups::delete))
         .route(
-            "/api/v1/traces/{partition}/{transaction}",
-            get(traces::of_message),
+            "/api/v1/consumer-groups/{group}/queues/{queue}",
+            delete(groups::delete_on_queue),
         )
         .route(
             "/api/v1/system/maintenance/pop",
             get(system::pop_state).post(system::set_pop),
         )
-        .route("/status", get(system::status))
-        .route("/metrics", get(system::metrics))
-        .route("/metrics/prometheus", get(system::prometheus))
-        .route("/health", get(admin::health))
-        .fallback(no_route)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(app.clone(), gate))
-        .with_state(app)
 }
 
-/// Turns away what comes without the token or after the end.
-async fn gate(State(app): Shared, request: Request, next: Next) -> Response {
+/// Turns away what comes without a token that holds, or after the end.
+async fn gate(State(app): Shared, mut request: Request, next: Next) -> Response {
     if app.engine.is_closed() {
         return answer::closed();
     }
     app.requests.fetch_add(1, Ordering::Relaxed);
-    let public = PUBLIC.contains(&request.uri().path());
-    match &app.token {
-        Some(token) if !public => match bearer(request.headers()) {
-            None => answer::error(StatusCode::UNAUTHORIZED, "Authentication required"),
-            Some(given) if !same(given, token) => {
-                answer::error(StatusCode::UNAUTHORIZED, "Invalid token")
-            }
-            Some(_) => next.run(request).await,
-        },
-        _ => next.run(request).await,
+    if !PUBLIC.contains(&request.uri().path()) {
+        match app.guard.caller(request.headers()) {
+            Ok(caller) => drop(request.extensions_mut().insert(caller)),
+            Err(reason) => return answer::error(StatusCode::UNAUTHORIZED, reason),
+        }
     }
-}
-
-/// The token of a request, with or without the word `Bearer`.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
-    let token = match value.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-        _ => value,
-    };
-    (!token.is_empty()).then_some(token)
-}
-
-/// Compares in a time that tells nothing about where the texts differ.
-fn same(a: &str, b: &str) -> bool {
-    let differences = a
-        .bytes()
-        .zip(b.bytes())
-        .fold(0, |sum, (x, y)| sum | (x ^ y));
-    a.len() == b.len() && differences == 0
+    next.run(request).await
 }
 
 async fn no_route() -> Response {
@@ -185,23 +195,4 @@ async fn no_route() -> Response {
         StatusCode::NOT_FOUND,
         r#"{"error":"Not Found","code":"no_such_route"}"#,
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_may_come_bare_or_with_its_scheme() {
-        let with = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(AUTHORIZATION, value.parse().unwrap());
-            bearer(&headers).map(str::to_owned)
-        };
-        assert_eq!(with("Bearer s3cret").as_deref(), Some("s3cret"));
-        assert_eq!(with("bEARER  s3cret ").as_deref(), Some("s3cret"));
-        assert_eq!(with("s3cret").as_deref(), Some("s3cret"));
-        assert_eq!(with("  "), None);
-        assert!(same("abc", "abc") && !same("abc", "abd") && !same("abc", "ab"));
-    }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{App, Shared, answer};
 use crate::clock;
 use crate::engine::command::{PopRequest, Source, Start};
+use crate::options::DefaultSubscription;
 
 /// The group of consumers that name none.
 pub(super) const QUEUE_MODE: &str = "__QUEUE_MODE__";
@@ -81,7 +82,7 @@ async fn pop(app: &App, source: Source, part: Option<String>, given: Parameters)
     if app.paused.load(Ordering::Relaxed) {
         return answer::empty();
     }
-    let start = start(&given, part.is_some());
+    let start = start(&given, part.is_some(), app.default_subscription);
     let usual = if given.autopilot { 100 } else { 200 };
     let request = PopRequest {
         id: 0,
@@ -109,7 +110,7 @@ async fn pop(app: &App, source: Source, part: Option<String>, given: Parameters)
 }
 
 /// Where a new group starts. A time that cannot be read means "now", but on the partition route it is ignored.
-fn start(given: &Parameters, one_partition: bool) -> Start {
+fn start(given: &Parameters, one_partition: bool, usual: DefaultSubscription) -> Start {
     if given.consumer_group.as_deref().unwrap_or(QUEUE_MODE) == QUEUE_MODE {
         return Start::All;
     }
@@ -125,7 +126,10 @@ fn start(given: &Parameters, one_partition: bool) -> Start {
         }
     }
     match given.subscription_mode.as_deref() {
-        None => Start::New,
+        None => match usual {
+            DefaultSubscription::New => Start::New,
+            DefaultSubscription::All => Start::All,
+        },
         Some(mode) => {
             let mode = mode.to_ascii_lowercase();
             let new = matches!(mode.as_str(), "new" | "new-only" | "new_only" | "newonly");
@@ -155,33 +159,44 @@ mod tests {
         }
     }
 
+    /// Where a group starts on the route of a whole queue, by the usual default.
+    fn at(group: Option<&str>, mode: Option<&str>, from: Option<&str>) -> Start {
+        start(&given(group, mode, from), false, DefaultSubscription::New)
+    }
+
     #[test]
     fn queue_mode_always_reads_everything() {
-        assert_eq!(start(&given(None, Some("new"), None), false), Start::All);
-        assert_eq!(
-            start(&given(Some(QUEUE_MODE), None, Some("now")), false),
-            Start::All
-        );
+        assert_eq!(at(None, Some("new"), None), Start::All);
+        assert_eq!(at(Some(QUEUE_MODE), None, Some("now")), Start::All);
     }
 
     #[test]
     fn a_group_starts_where_it_says() {
         let g = Some("g");
-        assert_eq!(start(&given(g, None, None), false), Start::New);
-        assert_eq!(start(&given(g, Some("NEW-only"), None), false), Start::New);
-        assert_eq!(start(&given(g, Some("weird"), None), false), Start::All);
-        assert_eq!(
-            start(&given(g, Some("all"), Some("1970-01-01T00:00:01Z")), false),
-            Start::Time(1_000_000)
-        );
-        assert_eq!(
-            start(&given(g, Some("all"), Some("yesterday-ish")), false),
-            Start::New
-        );
-        assert_eq!(
-            start(&given(g, Some("all"), Some("yesterday-ish")), true),
-            Start::All
-        );
-        assert_eq!(start(&given(g, Some("all"), Some("now")), true), Start::New);
+        assert_eq!(at(g, Some("NEW-only"), None), Start::New);
+        assert_eq!(at(g, Some("weird"), None), Start::All);
+        let second = Some("1970-01-01T00:00:01Z");
+        assert_eq!(at(g, Some("all"), second), Start::Time(1_000_000));
+        let unclear = Some("yesterday-ish");
+        assert_eq!(at(g, Some("all"), unclear), Start::New);
+        let one_partition =
+            |from| start(&given(g, Some("all"), from), true, DefaultSubscription::New);
+        assert_eq!(one_partition(unclear), Start::All);
+        assert_eq!(one_partition(Some("now")), Start::New);
+    }
+
+    #[test]
+    fn a_group_that_says_nothing_starts_where_the_broker_says() {
+        let all = |mode, from| {
+            start(
+                &given(Some("g"), mode, from),
+                false,
+                DefaultSubscription::All,
+            )
+        };
+        assert_eq!(at(Some("g"), None, None), Start::New);
+        assert_eq!(all(None, None), Start::All);
+        assert_eq!(all(None, Some("now")), Start::New);
+        assert_eq!(all(Some("new"), None), Start::New);
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::auth::Caller;
 use super::{Shared, answer};
 use crate::engine::command::{Command, PushGroup, PushItem, PushRequest, Pushed};
 
@@ -36,7 +38,11 @@ struct Item<'a> {
     transaction_id: Option<Cow<'a, str>>,
 }
 
-pub(super) async fn push(State(app): Shared, body: Bytes) -> Response {
+pub(super) async fn push(
+    State(app): Shared,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Response {
     let push: Push = match serde_json::from_slice(&body) {
         Ok(push) => push,
         Err(e) => return answer::bad_body(e),
@@ -49,7 +55,7 @@ pub(super) async fn push(State(app): Shared, body: Bytes) -> Response {
     {
         return answer::bad_body(fault);
     }
-    let request = gather(&body, &push.items);
+    let request = gather(&body, &push.items, &caller);
     let pushed = match app.engine.ask(|reply| Command::Push(request, reply)).await {
         Ok(pushed) => pushed,
         Err(reason) => return answer::refused(reason),
@@ -120,7 +126,7 @@ fn item_fault(n: usize, item: &Item) -> Option<String> {
 }
 
 /// Sorts the items by partition. Payloads stay slices of the body.
-fn gather(body: &Bytes, items: &[Item]) -> PushRequest {
+fn gather(body: &Bytes, items: &[Item], caller: &Caller) -> PushRequest {
     let mut groups: Vec<PushGroup> = Vec::new();
     let mut places: HashMap<(&str, &str), usize> = HashMap::new();
     for (index, item) in items.iter().enumerate() {
@@ -138,7 +144,7 @@ fn gather(body: &Bytes, items: &[Item]) -> PushRequest {
                 index,
                 txn: item.transaction_id.as_ref().map(|txn| txn.to_string()),
                 trace: None,
-                producer: None,
+                producer: caller.subject.clone(),
                 payload: body.slice_ref(item.payload.get().as_bytes()),
             });
         }

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::auth::Caller;
 use super::pop::QUEUE_MODE;
 use super::{Shared, ack, answer, push};
 use crate::engine::command::{
@@ -74,6 +77,8 @@ struct Draft {
     acks: Vec<(String, AckItem)>,
     /// Pushes that name no queue.
     lost: usize,
+    /// Who sends it.
+    producer: Option<Arc<str>>,
 }
 
 /// Why a transaction is not carried out.
@@ -83,13 +88,17 @@ struct Refusal {
     error: String,
 }
 
-pub(super) async fn transact(State(app): Shared, body: Bytes) -> Response {
+pub(super) async fn transact(
+    State(app): Shared,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Response {
     let id = Uuid::now_v7();
     let parsed: Body = match serde_json::from_slice(&body) {
         Ok(parsed) => parsed,
         Err(e) => return answer::bad_body(e),
     };
-    let draft = match read(&body, &parsed) {
+    let draft = match read(&body, &parsed, caller) {
         Ok(draft) => draft,
         Err(refusal) => return refuse(id, &refusal),
     };
@@ -173,7 +182,7 @@ fn bad_request(error: impl Into<String>) -> Refusal {
     }
 }
 
-fn read(body: &Bytes, parsed: &Body) -> Result<Draft, Refusal> {
+fn read(body: &Bytes, parsed: &Body, caller: Caller) -> Result<Draft, Refusal> {
     for (name, riders) in [("kv", &parsed.kv), ("timers", &parsed.timers)] {
         match riders {
             Value::Null => {}
@@ -193,7 +202,10 @@ fn read(body: &Bytes, parsed: &Body) -> Result<Draft, Refusal> {
     let operations = parsed.operations.as_ref().ok_or_else(|| {
         bad_request("transaction requires an operations array (or a top-level kv/timers array)")
     })?;
-    let mut draft = Draft::default();
+    let mut draft = Draft {
+        producer: caller.subject,
+        ..Draft::default()
+    };
     for (n, operation) in operations.iter().enumerate() {
         let fault = |e: serde_json::Error| bad_request(format!("operations[{n}]: {e}"));
         let kind: Kind = serde_json::from_str(operation.get()).map_err(fault)?;
@@ -272,7 +284,7 @@ impl Draft {
                 index: self.pushes.count,
                 txn: txn.map(str::to_owned),
                 trace: item.trace_id.as_str().and_then(|id| id.parse().ok()),
-                producer: None,
+                producer: self.producer.clone(),
                 payload: payload.map_or(Bytes::from_static(b"{}"), |text| {
                     body.slice_ref(text.as_bytes())
                 }),

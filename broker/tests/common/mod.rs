@@ -33,7 +33,7 @@ impl Api {
         Api(Broker::open(Options {
             store,
             durability: Durability::Normal,
-            token: None,
+            ..Options::default()
         })
         .unwrap())
     }

@@ -35,6 +35,7 @@ mod http;
 mod lock;
 mod options;
 mod store;
+mod testing;
 
 use std::future::Future;
 use std::io;
@@ -56,6 +57,7 @@ use engine::Engine;
 pub use error::OpenError;
 use lock::StoreLock;
 pub use options::{DefaultSubscription, Durability, Options, Store};
+pub use testing::Testing;
 
 /// How long [`serve`] waits, after its shutdown began, for requests that are not yet complete.
 const GRACE: Duration = Duration::from_secs(10);
@@ -69,6 +71,7 @@ pub struct Broker {
 
 struct Shared {
     engine: Arc<Engine>,
+    testing: Option<Testing>,
     /// Taken out, and so released, when the threads have ended.
     lock: Mutex<Option<StoreLock>>,
 }
@@ -97,6 +100,7 @@ impl Broker {
             requests: AtomicU64::new(0),
         };
         let shared = Shared {
+            testing: options.testing.then(|| Testing::new(&engine)),
             engine,
             lock: Mutex::new(lock),
         };
@@ -128,6 +132,11 @@ impl Broker {
     /// The routes, to be served by the caller's own means.
     pub fn router(&self) -> Router {
         self.router.clone()
+    }
+
+    /// What a test may do with the broker; nothing unless it was opened with [`Options::testing`].
+    pub fn testing(&self) -> Option<&Testing> {
+        self.shared.testing.as_ref()
     }
 
     /// Closes the broker: new requests get 503, parked polls end empty, queued commits finish, the threads are

@@ -95,6 +95,7 @@ fn run(serve: Serve) -> Result<(), String> {
         jwt_secret: serve.jwt_secret,
         default_subscription: serve.default_subscription,
         max_body_bytes: serve.max_body_bytes,
+        ..Options::default()
     };
     let broker = Broker::open(options).map_err(|e| e.to_string())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -24,6 +24,8 @@ pub struct Options {
     pub default_subscription: DefaultSubscription,
     /// The largest request body, in bytes; a larger one is answered with 413. The default is 64 MiB.
     pub max_body_bytes: usize,
+    /// Whether a test may steer the broker, by [`Broker::testing`](crate::Broker::testing).
+    pub testing: bool,
 }
 
 impl Default for Options {
@@ -35,6 +37,7 @@ impl Default for Options {
             jwt_secret: None,
             default_subscription: DefaultSubscription::default(),
             max_body_bytes: 64 * 1024 * 1024,
+            testing: false,
         }
     }
 }
@@ -51,6 +54,7 @@ impl fmt::Debug for Options {
             .field("jwt_secret", &jwt_secret)
             .field("default_subscription", &self.default_subscription)
             .field("max_body_bytes", &self.max_body_bytes)
+            .field("testing", &self.testing)
             .finish()
     }
 }

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Resubscribe(String, i64, Reply<usize>),
     /// Reads the store beside the writer, after everything before it was committed.
     View(View, Reply<Option<String>>),
+    /// Answer when nothing is due any more: the clock was moved.
+    CatchUp(Reply<()>),
     /// Says whether the store still takes transactions.
     Ping(Reply<()>),
     /// Answer all parked pops as if their time had run out, and park none from now on.

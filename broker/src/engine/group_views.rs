@@ -9,8 +9,7 @@ use crate::store::{Db, GroupRow, Result};
 const LAGGING: i64 = 300;
 
 /// All groups: one entry for each group and queue.
-pub(crate) fn list(db: &Db) -> Result<Option<String>> {
-    let now = clock::now();
+pub(crate) fn list(db: &Db, now: i64) -> Result<Option<String>> {
     let rows = db.group_rows(None)?;
     let same = |a: &GroupRow, b: &GroupRow| (&a.group, &a.queue) == (&b.group, &b.queue);
     let entries = rows.chunk_by(same).filter_map(|rows| {
@@ -45,8 +44,7 @@ pub(crate) fn list(db: &Db) -> Result<Option<String>> {
 }
 
 /// One group, by queue and partition; an unknown one is empty.
-pub(crate) fn details(db: &Db, group: &str) -> Result<Option<String>> {
-    let now = clock::now();
+pub(crate) fn details(db: &Db, group: &str, now: i64) -> Result<Option<String>> {
     let rows = db.group_rows(Some(group))?;
     let queues = rows.chunk_by(|a, b| a.queue == b.queue).filter_map(|rows| {
         let partitions = rows.iter().map(|row| {
@@ -68,8 +66,7 @@ pub(crate) fn details(db: &Db, group: &str) -> Result<Option<String>> {
 }
 
 /// The partitions in which some group is at least so many seconds behind.
-pub(crate) fn lagging(db: &Db, seconds: i64) -> Result<Option<String>> {
-    let now = clock::now();
+pub(crate) fn lagging(db: &Db, seconds: i64, now: i64) -> Result<Option<String>> {
     let rows = db.group_rows(None)?;
     let late = rows
         .iter()

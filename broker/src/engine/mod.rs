@@ -23,10 +23,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
 
+use crate::clock::Clock;
 use crate::error::OpenError;
 use crate::options::{Durability, Store};
 use crate::store::Db;
@@ -47,6 +49,7 @@ pub(crate) enum Refused {
 
 /// The door to the writer thread.
 pub(crate) struct Engine {
+    pub(crate) clock: Clock,
     commands: Sender<Command>,
     writer: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
@@ -56,6 +59,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Opens the store, reads it, and starts the threads.
     pub(crate) fn open(store: &Store, durability: Durability) -> Result<Engine, OpenError> {
+        let clock = Clock::default();
         let path = match store {
             Store::Memory => PathBuf::from(":memory:"),
             Store::File(path) => path.clone(),
@@ -77,13 +81,14 @@ impl Engine {
                 readers.start(n, db).map_err(thread)?;
             }
         }
-        let writer = writer::Writer::new(db, inbox, commands.clone(), readers)
+        let writer = writer::Writer::new(db, clock.clone(), inbox, commands.clone(), readers)
             .map_err(|e| failed(crate::store::explain(&e)))?;
         let handle = thread::Builder::new()
             .name("queen-writer".into())
             .spawn(move || writer.run())
             .map_err(thread)?;
         Ok(Engine {
+            clock,
             commands,
             writer: Mutex::new(Some(handle)),
             closed: AtomicBool::new(false),
@@ -137,6 +142,12 @@ impl Engine {
     pub(crate) fn tell(&self, command: Command) {
         // An engine that is closed has nothing left to do.
         let _ = self.commands.send(command);
+    }
+
+    /// Moves the clock forward; returns when everything that became due by that is done.
+    pub(crate) async fn advance(&self, by: Duration) -> Result<(), Refused> {
+        self.clock.advance(by);
+        self.ask(Command::CatchUp).await
     }
 
     /// Answers the parked polls and parks none from now on.

@@ -46,11 +46,11 @@ struct Message {
 }
 
 /// One message with all that is known of it, or nothing.
-pub(crate) fn message(db: &Db, part: Uuid, txn: &str) -> Result<Option<String>> {
+pub(crate) fn message(db: &Db, part: Uuid, txn: &str, now: i64) -> Result<Option<String>> {
     let Some(home) = db.home(part)? else {
         return Ok(None);
     };
-    let groups = db.group_states(home.part)?;
+    let groups = group_states(db, home.part, now)?;
     let dead = db.dead_letter_of(home.part, txn)?;
     let mut found = None;
     db.find_message(home.part, txn, |position, created, record| {
@@ -72,7 +72,7 @@ pub(crate) fn message(db: &Db, part: Uuid, txn: &str) -> Result<Option<String>> 
                 "name": group.name,
                 "group": group.name,
                 "consumed": group.committed >= position,
-                "leaseExpiresAt": live(group, clock::now()).map(clock::iso),
+                "leaseExpiresAt": group.expires.map(clock::iso),
             })).collect::<Vec<_>>(),
         });
         found = Some(build(
@@ -89,7 +89,7 @@ pub(crate) fn message(db: &Db, part: Uuid, txn: &str) -> Result<Option<String>> 
 }
 
 /// A page of messages, newest first.
-pub(crate) fn messages(db: &Db, request: &MessagesRequest) -> Result<Option<String>> {
+pub(crate) fn messages(db: &Db, request: &MessagesRequest, now: i64) -> Result<Option<String>> {
     let mut found: Vec<Message> = Vec::new();
     let mut skip = request.offset;
     // The messages of a segment come one after another, so what was read for the last one serves the next.
@@ -100,7 +100,7 @@ pub(crate) fn messages(db: &Db, request: &MessagesRequest) -> Result<Option<Stri
                 .as_ref()
                 .is_some_and(|(part, segment, ..)| (*part, *segment) == (home.part, first));
             if !known {
-                let groups = db.group_states(home.part)?;
+                let groups = group_states(db, home.part, now)?;
                 let dead = db.dead_positions(home.part, first, position)?;
                 last = Some((home.part, first, groups, dead));
             }
@@ -162,7 +162,6 @@ fn build(
 ) -> Message {
     // Only JSON is let in, so this never falls back.
     let data = || RawValue::from_string(record.payload.to_owned()).unwrap_or_default();
-    let now = clock::now();
     // A queue that was configured without names shows those that its own name tells.
     let (namespace, task) = derived(&home.queue_name);
     let or = |given: &str, derived: &str| if given.is_empty() { derived } else { given }.to_owned();
@@ -184,16 +183,20 @@ fn build(
         status: status(groups, position, dead),
         lease_expires_at: groups
             .iter()
-            .filter_map(|group| live(group, now))
+            .filter_map(|group| group.expires)
             .max()
             .map(clock::iso),
         rest,
     }
 }
 
-/// When the lease of a group ends, if it has one.
-fn live(group: &GroupState, now: i64) -> Option<i64> {
-    group.expires.filter(|at| *at > now)
+/// The groups on a partition, without the leases that have ended.
+fn group_states(db: &Db, part: i64, now: i64) -> Result<Vec<GroupState>> {
+    let mut groups = db.group_states(part)?;
+    for group in &mut groups {
+        group.expires = group.expires.filter(|at| *at > now);
+    }
+    Ok(groups)
 }
 
 fn named(groups: &[GroupState]) -> Vec<&GroupState> {
@@ -207,7 +210,6 @@ fn named(groups: &[GroupState]) -> Vec<&GroupState> {
 fn status(groups: &[GroupState], position: i64, dead: bool) -> &'static str {
     let named = named(groups);
     let passed = |group: &GroupState| group.committed >= position;
-    let now = clock::now();
     if dead {
         "dead_letter"
     } else if !groups.is_empty()
@@ -215,7 +217,7 @@ fn status(groups: &[GroupState], position: i64, dead: bool) -> &'static str {
         && (!named.is_empty() || groups.iter().all(passed))
     {
         "completed"
-    } else if groups.iter().any(|group| live(group, now).is_some()) {
+    } else if groups.iter().any(|group| group.expires.is_some()) {
         "processing"
     } else {
         "pending"

@@ -9,14 +9,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::command::{
     Acked, ClaimGuard, ClaimKey, Command, Configured, Exhumed, Extended, Failure, PopReply,
-    PopRequest, Pushed, Sought, Transacted,
+    PopRequest, Pushed, Reply, Sought, Transacted,
 };
 use super::model::{GroupId, Model, PartId, QueueId};
 use super::park::{LaneKey, Parking, Waiter};
 use super::reader::{Claim, Job, Readers};
 use super::subscription::finder_key;
 use super::sweep::Sweep;
-use crate::clock::{self, SECOND};
+use crate::clock::{Clock, SECOND};
 use crate::store::{CursorRow, Db, Result, explain};
 
 /// The most commands in one transaction: bounds the wait of the first of them.
@@ -25,6 +25,7 @@ const GROUP: usize = 1024;
 /// The state of the writer thread.
 pub(crate) struct Writer {
     pub(super) db: Db,
+    clock: Clock,
     pub(super) model: Model,
     pub(super) round: Round,
     pub(super) parking: Parking,
@@ -37,6 +38,8 @@ pub(crate) struct Writer {
     stale: bool,
     /// No pop is parked any more.
     ending: bool,
+    /// Who waits until nothing is due any more.
+    catching_up: Vec<Reply<()>>,
 }
 
 /// What belongs to the transaction at hand.
@@ -86,16 +89,18 @@ enum Popped {
 impl Writer {
     pub(crate) fn new(
         db: Db,
+        clock: Clock,
         inbox: Receiver<Command>,
         commands: Sender<Command>,
         readers: Readers,
     ) -> Result<Writer> {
-        let now = clock::now();
+        let now = clock.now();
         let model = Model::load(&db, now)?;
         let mut sweep = Sweep::default();
         sweep.plan(&model, now);
         Ok(Writer {
             db,
+            clock,
             model,
             sweep,
             round: Round::default(),
@@ -105,6 +110,7 @@ impl Writer {
             commands,
             stale: false,
             ending: false,
+            catching_up: Vec::new(),
         })
     }
 
@@ -122,8 +128,13 @@ impl Writer {
             // What came after the close is dropped, which its senders see as "closed".
             commands.truncate(close.unwrap_or(commands.len()));
             self.do_round(commands);
-            while let Some(waiter) = self.parking.due_deadline(clock::now()) {
+            while let Some(waiter) = self.parking.due_deadline(self.clock.now()) {
                 let _ = waiter.reply.send(Ok(None));
+            }
+            if !self.catching_up.is_empty() && self.due().is_none_or(|due| due > self.clock.now()) {
+                for reply in self.catching_up.drain(..) {
+                    let _ = reply.send(Ok(()));
+                }
             }
             if close.is_some() {
                 break;
@@ -134,19 +145,29 @@ impl Writer {
 
     /// Sleeps until a command comes or a parked pop has something due. Costs nothing while nothing happens.
     fn wait(&self) -> std::result::Result<Command, RecvTimeoutError> {
-        let due = self.parking.next_due().into_iter().chain(self.sweep.due);
-        match due.min() {
+        let now = self.clock.now();
+        // A clock that stands still brings nothing about; whoever moves it sends a command.
+        let due = self
+            .due()
+            .filter(|due| *due <= now || !self.clock.is_still());
+        match due {
             None => self
                 .inbox
                 .recv()
                 .map_err(|_| RecvTimeoutError::Disconnected),
             Some(due) => {
-                let left = due.saturating_sub(clock::now()).clamp(0, 3600 * SECOND);
+                let left = due.saturating_sub(now).clamp(0, 3600 * SECOND);
                 // A little late rather than early: early would mean to look twice.
                 let until = Instant::now() + Duration::from_micros(left as u64 + 200);
                 self.inbox.recv_deadline(until)
             }
         }
+    }
+
+    /// The next moment at which there is something to do.
+    fn due(&self) -> Option<i64> {
+        let due = self.parking.next_due().into_iter().chain(self.sweep.due);
+        due.min()
     }
 
     fn finish(&mut self) {
@@ -199,7 +220,7 @@ impl Writer {
 
     fn transact(&mut self, commands: &[Command]) -> Result<Vec<Answer>> {
         self.round = Round {
-            now: clock::now(),
+            now: self.clock.now(),
             ..Round::default()
         };
         if self.stale {
@@ -291,6 +312,7 @@ impl Writer {
             | Command::DeadLetters(..)
             | Command::View(..)
             | Command::Ping(_)
+            | Command::CatchUp(_)
             | Command::EndPolls
             | Command::DismissPolls
             | Command::Close => Answer::Nothing,
@@ -466,6 +488,7 @@ impl Writer {
                 self.readers.run(Job::DeadLetters(request, reply), &self.db);
             }
             (Command::Trace(_, reply) | Command::Ping(reply), _) => drop(reply.send(Ok(()))),
+            (Command::CatchUp(reply), _) => self.catching_up.push(reply),
             (Command::EndPolls, _) => self.end_polls(),
             (Command::DismissPolls, _) => self.dismiss_polls(),
             _ => {}
@@ -533,7 +556,9 @@ fn refuse(command: Command, failure: Failure) {
         }
         Command::View(_, reply) => drop(reply.send(Err(failure))),
         Command::DeadLetters(_, reply) => drop(reply.send(Err(failure))),
-        Command::Trace(_, reply) | Command::Ping(reply) => drop(reply.send(Err(failure))),
+        Command::Trace(_, reply) | Command::Ping(reply) | Command::CatchUp(reply) => {
+            drop(reply.send(Err(failure)))
+        }
         Command::DismissPolls
         | Command::Cancel(_)
         | Command::Release(_)

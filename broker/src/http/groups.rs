@@ -13,11 +13,13 @@ use crate::engine::command::{Command, DeleteGroup, Seek, SeekPart, Sought, Start
 use crate::engine::group_views;
 
 pub(super) async fn list(State(app): Shared) -> Response {
-    app.view(group_views::list, "").await
+    let now = app.engine.clock.now();
+    app.view(move |db| group_views::list(db, now), "").await
 }
 
 pub(super) async fn details(State(app): Shared, Path(group): Path<String>) -> Response {
-    app.view(move |db| group_views::details(db, &group), "")
+    let now = app.engine.clock.now();
+    app.view(move |db| group_views::details(db, &group, now), "")
         .await
 }
 
@@ -29,7 +31,8 @@ pub(super) struct Lagging {
 
 pub(super) async fn lagging(State(app): Shared, Query(query): Query<Lagging>) -> Response {
     let seconds = query.min_lag_seconds.unwrap_or(3600);
-    app.view(move |db| group_views::lagging(db, seconds), "")
+    let now = app.engine.clock.now();
+    app.view(move |db| group_views::lagging(db, seconds, now), "")
         .await
 }
 

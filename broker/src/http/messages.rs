@@ -30,7 +30,7 @@ pub(super) struct Filter {
 
 /// A page of messages; without a span of time those of the last hour.
 pub(super) async fn list(State(app): Shared, Query(filter): Query<Filter>) -> Response {
-    let now = clock::now();
+    let now = app.engine.clock.now();
     let mut times = [now - 3600 * SECOND, now + 60 * SECOND];
     for (time, (name, given)) in times
         .iter_mut()
@@ -59,18 +59,22 @@ pub(super) async fn list(State(app): Shared, Query(filter): Query<Filter>) -> Re
         limit: filter.limit.unwrap_or(200),
         offset: filter.offset.unwrap_or(0),
     };
-    app.view(move |db| views::messages(db, &request), "Message not found")
-        .await
+    app.view(
+        move |db| views::messages(db, &request, now),
+        "Message not found",
+    )
+    .await
 }
 
 pub(super) async fn show(
     State(app): Shared,
     Path((part, txn)): Path<(String, String)>,
 ) -> Response {
+    let now = app.engine.clock.now();
     match part.parse::<Uuid>() {
         Ok(part) => {
             app.view(
-                move |db| views::message(db, part, &txn),
+                move |db| views::message(db, part, &txn, now),
                 "Message not found",
             )
             .await

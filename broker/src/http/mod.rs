@@ -182,7 +182,7 @@ async fn gate(State(app): Shared, mut request: Request, next: Next) -> Response 
     }
     app.requests.fetch_add(1, Ordering::Relaxed);
     if !PUBLIC.contains(&request.uri().path()) {
-        match app.guard.caller(request.headers()) {
+        match app.guard.caller(request.headers(), app.engine.clock.now()) {
             Ok(caller) => drop(request.extensions_mut().insert(caller)),
             Err(reason) => return answer::error(StatusCode::UNAUTHORIZED, reason),
         }

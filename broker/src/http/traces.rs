@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::pop::QUEUE_MODE;
 use super::{Shared, answer};
-use crate::clock;
 use crate::engine::command::Command;
 use crate::engine::trace_views;
 use crate::store::TraceRow;
@@ -67,7 +66,7 @@ pub(super) async fn record(State(app): Shared, body: Bytes) -> Response {
         event: given.event_type.unwrap_or_else(|| "info".into()),
         data: data.get().to_owned(),
         names: texts,
-        created: clock::now(),
+        created: app.engine.clock.now(),
     };
     match app.engine.ask(|reply| Command::Trace(row, reply)).await {
         Ok(()) => {

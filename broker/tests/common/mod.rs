@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http::Request;
-use queen_broker::{Broker, Durability, Options, Store};
+use queen_broker::{Broker, Durability, Options, Store, Testing};
 use serde_json::{Value, json};
 
 /// An open broker, spoken to in process.
@@ -18,6 +18,19 @@ pub struct Api(pub Broker);
 impl Api {
     pub fn memory() -> Api {
         Api(Broker::open(Options::default()).unwrap())
+    }
+
+    /// In memory, with time in the hand of the test.
+    pub fn testing() -> Api {
+        let options = Options {
+            testing: true,
+            ..Options::default()
+        };
+        Api(Broker::open(options).unwrap())
+    }
+
+    pub fn clock(&self) -> &Testing {
+        self.0.testing().unwrap()
     }
 
     pub fn file(path: &Path) -> Api {

@@ -28,6 +28,7 @@
     )
 )]
 
+mod check;
 mod clock;
 mod engine;
 mod error;
@@ -53,6 +54,7 @@ use http_body_util::BodyExt;
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 
+pub use check::{Checked, check};
 use engine::Engine;
 pub use error::OpenError;
 use lock::StoreLock;

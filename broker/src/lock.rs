@@ -4,12 +4,12 @@
 //! store itself and a process loses all its POSIX locks on a file when it closes any descriptor of it.
 //! A record lock, because it tells who holds it and dies with its process.
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 
 use crate::error::OpenError;
@@ -39,12 +39,31 @@ impl StoreLock {
             .map_err(io)?;
         match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(StoreLock { _file: file }),
-            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN) => Err(OpenError::Locked {
-                path: store.to_path_buf(),
-                owner_pid: owner(&file),
-            }),
+            Err(Errno::ACCESS | Errno::AGAIN) => Err(locked(store, &file)),
             Err(errno) => Err(io(errno.into())),
         }
+    }
+
+    /// The same for someone who only looks: makes no lock file where there is none, and where it must not be written
+    /// is content to see that nobody has the lock.
+    pub(crate) fn take_existing(store: &Path) -> Result<Option<StoreLock>, OpenError> {
+        let path = lock_path(store);
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(_) => StoreLock::take(store).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(_) => match File::open(&path) {
+                Ok(file) if owner(&file).is_some() => Err(locked(store, &file)),
+                Ok(_) => Ok(None),
+                Err(source) => Err(OpenError::Io { path, source }),
+            },
+        }
+    }
+}
+
+fn locked(store: &Path, file: &File) -> OpenError {
+    OpenError::Locked {
+        path: store.to_path_buf(),
+        owner_pid: owner(file),
     }
 }
 
@@ -54,8 +73,6 @@ fn owner(file: &File) -> Option<u32> {
     u32::try_from(held.pid?.as_raw_nonzero().get()).ok()
 }
 
-fn lock_path(store: &Path) -> PathBuf {
-    let mut name = OsString::from(store);
-    name.push(".lock");
-    PathBuf::from(name)
+pub(crate) fn lock_path(store: &Path) -> PathBuf {
+    crate::store::beside(store, ".lock")
 }

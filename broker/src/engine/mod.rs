@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::error::OpenError;
 use crate::options::{Durability, Store};
 use crate::store::Db;
+pub(crate) use queue_options::QueueOptions;
 pub(crate) use subscription::{FinderKey, Mode, Subscription};
 
 use command::{Command, Failure, PopRequest, Reply};

@@ -1,5 +1,6 @@
 //! SQLite and nothing else: every statement of the broker stands in this folder.
 
+mod audit;
 mod group;
 mod message;
 mod read;
@@ -8,17 +9,19 @@ pub(crate) mod segment;
 mod trace;
 mod write;
 
-use std::fs::File;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+pub(crate) use audit::{beside, length};
 pub(crate) use group::GroupRow;
 pub(crate) use message::{GroupState, Home, Page};
-pub(crate) use read::Stored;
+pub(crate) use read::{LoadedCursor, LoadedGroup, LoadedPart, Stored};
 use schema::SchemaError;
+pub(crate) use schema::{APPLICATION_ID, VERSION};
 pub(crate) use trace::TraceRow;
 pub(crate) use write::{CursorRow, DeadLetterRow};
 
@@ -134,11 +137,13 @@ pub(crate) fn check_file(path: &Path) -> std::result::Result<(), OpenError> {
         path: path.to_path_buf(),
         source,
     };
-    if path.is_dir() {
-        return refuse("it is a directory; name a file");
-    }
-    if !path.exists() {
-        return Ok(());
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => return refuse("it is a directory; name a file"),
+        // To open a pipe would be to wait for somebody at its other end.
+        Ok(found) if !found.is_file() => return refuse("it is no regular file; name another one"),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io(error)),
     }
     let mut head = Vec::new();
     File::open(path)

@@ -178,6 +178,15 @@ pub(crate) fn prepare(db: &mut Connection) -> Result<(), SchemaError> {
     Ok(migrate(db, STEPS)?)
 }
 
+/// Every table and index of the layout with the statement that made it. An index that comes with its table has none.
+pub(crate) fn objects() -> rusqlite::Result<Vec<(String, Option<String>)>> {
+    let mut db = Connection::open_in_memory()?;
+    migrate(&mut db, STEPS)?;
+    let mut statement = db.prepare("SELECT name, sql FROM sqlite_master ORDER BY rowid")?;
+    let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    rows.collect()
+}
+
 /// Takes the steps in one transaction: a store is of the old version or of the new one, never between.
 fn migrate(db: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
     if steps.is_empty() {

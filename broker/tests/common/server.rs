@@ -1,6 +1,6 @@
 //! The broker as a program of its own.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -63,20 +63,19 @@ impl Drop for Server {
 
 /// Runs the program to its end: exit code and what it said on stderr.
 pub fn run(arguments: &[&str]) -> (i32, String) {
-    let mut child = program()
-        .args(arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut said)
-        .unwrap();
-    (child.wait().unwrap().code().unwrap(), said)
+    let (code, _, said) = output(arguments);
+    (code, said)
+}
+
+/// Runs the program to its end: exit code, stdout, stderr.
+pub fn output(arguments: &[&str]) -> (i32, String, String) {
+    let output = program().args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 /// A client that takes every status as an answer.

@@ -1,33 +1,20 @@
-//! `queen-broker serve`: the embedded broker as a server.
+//! `queen-broker serve`.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand};
 use queen_broker::{Broker, DefaultSubscription, Durability, Options, Store};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The embedded Queen MQ broker.
-#[derive(Parser)]
-#[command(version)]
-struct Command {
-    #[command(subcommand)]
-    action: Action,
-}
-
-#[derive(Subcommand)]
-enum Action {
-    /// Serve a store over HTTP until SIGTERM or SIGINT.
-    Serve(Serve),
-}
-
+/// Serve a store over HTTP until SIGTERM or SIGINT.
 #[derive(Args)]
-struct Serve {
+pub struct Serve {
     /// Address and port; port 0 picks a free one. The first line printed tells which.
     #[arg(long, default_value = "127.0.0.1:6632")]
     listen: SocketAddr,
@@ -53,23 +40,24 @@ struct Serve {
     max_body_bytes: usize,
 }
 
-fn main() -> ExitCode {
-    let Action::Serve(serve) = Command::parse().action;
-    let guarded = !serve.token.is_empty() || serve.jwt_secret.is_some();
-    if !is_local(serve.listen.ip()) && !guarded {
-        eprintln!(
-            "queen-broker: {} can be reached from other machines; give a --token or a --jwt-secret, or listen on \
+impl Serve {
+    pub fn run(self) -> ExitCode {
+        let guarded = !self.token.is_empty() || self.jwt_secret.is_some();
+        if !is_local(self.listen.ip()) && !guarded {
+            eprintln!(
+                "queen-broker: {} can be reached from other machines; give a --token or a --jwt-secret, or listen on \
              127.0.0.1",
-            serve.listen
-        );
-        return ExitCode::from(2);
-    }
-    raise_file_limit();
-    match run(serve) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            eprintln!("queen-broker: {reason}");
-            ExitCode::FAILURE
+                self.listen
+            );
+            return ExitCode::from(2);
+        }
+        raise_file_limit();
+        match run(self) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(reason) => {
+                eprintln!("queen-broker: {reason}");
+                ExitCode::FAILURE
+            }
         }
     }
 }

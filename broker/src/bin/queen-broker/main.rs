@@ -1,0 +1,37 @@
+//! The program: the embedded broker as a server, and tools for its stores.
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod check;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The embedded Queen MQ broker.
+#[derive(Parser)]
+#[command(version)]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    Serve(serve::Serve),
+    Check(check::Check),
+}
+
+fn main() -> ExitCode {
+    match Command::parse().action {
+        Action::Serve(serve) => serve.run(),
+        Action::Check(check) => check.run(),
+    }
+}

@@ -1,0 +1,139 @@
+//! What the URLs of a configuration name.
+
+use std::path::PathBuf;
+
+use url::Url;
+
+use super::invalid;
+use crate::error::Result;
+
+/// What one URL names.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Endpoint {
+    /// The base of an HTTP broker, without a trailing slash.
+    Http(String),
+    /// A broker inside the process.
+    Embedded(Embedded),
+}
+
+/// An `embedded:` URL.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Embedded {
+    pub(crate) place: Place,
+    pub(crate) durability: Durability,
+}
+
+/// Where an embedded broker keeps its data, and who shares it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// In memory, for one client.
+    Private,
+    /// In memory, for all clients of the process that use the name.
+    Shared(String),
+    /// In a file.
+    File(PathBuf),
+}
+
+/// When an answer of the embedded broker may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    Full,
+    Normal,
+    Memory,
+}
+
+impl Endpoint {
+    pub(super) fn parse(url: &str) -> Result<Endpoint> {
+        if let Some(rest) = url.strip_prefix("embedded:") {
+            return Embedded::parse(url, rest).map(Endpoint::Embedded);
+        }
+        let bad = |why: &str| invalid(format!("url `{url}` {why}"));
+        let parsed = Url::parse(url).map_err(|error| bad(&format!("cannot be read: {error}")))?;
+        if !matches!(parsed.scheme(), "http" | "https") {
+            return Err(bad("must start with http://, https:// or embedded:"));
+        }
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return Err(invalid(
+                "a url must not carry a user or password; use bearerToken".into(),
+            ));
+        }
+        if parsed.query().is_some() || parsed.fragment().is_some() {
+            return Err(bad("must not have a query or fragment"));
+        }
+        Ok(Endpoint::Http(
+            parsed.as_str().trim_end_matches('/').to_owned(),
+        ))
+    }
+}
+
+impl Embedded {
+    fn parse(url: &str, rest: &str) -> Result<Embedded> {
+        let bad = |why: String| invalid(format!("url `{url}` {why}"));
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = match path.strip_prefix("//") {
+            Some(absolute) if absolute.starts_with('/') => absolute,
+            Some(_) => {
+                return Err(bad(
+                    "must have three slashes before an absolute path: embedded:///path/file.db"
+                        .into(),
+                ));
+            }
+            None => path,
+        };
+        let path = percent_encoding::percent_decode_str(path)
+            .decode_utf8()
+            .map_err(|_| bad("has a path that is not UTF-8".into()))?;
+        let mut shared = None;
+        let mut durability = Durability::Full;
+        for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            match (&*key, &*value) {
+                ("shared", "") => return Err(bad("has an empty `shared` name".into())),
+                ("shared", name) => shared = Some(name.to_owned()),
+                ("durability", "full") => durability = Durability::Full,
+                ("durability", "normal") => durability = Durability::Normal,
+                ("durability", "memory") => durability = Durability::Memory,
+                ("durability", other) => {
+                    return Err(bad(format!(
+                        "has durability `{other}`; it is full, normal or memory"
+                    )));
+                }
+                (other, _) => {
+                    return Err(bad(format!(
+                        "has the unknown option `{other}`; known: shared, durability"
+                    )));
+                }
+            }
+        }
+        let place = match (&*path, shared) {
+            ("", None) => Place::Private,
+            ("", Some(name)) => Place::Shared(name),
+            (path, None) => Place::File(PathBuf::from(path)),
+            (_, Some(_)) => {
+                return Err(bad(
+                    "cannot have `shared` with a file: a file is always shared".into(),
+                ));
+            }
+        };
+        Ok(Embedded { place, durability })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embedded_places() {
+        let place = |url: &str| match Endpoint::parse(url).unwrap() {
+            Endpoint::Embedded(embedded) => embedded.place,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(place("embedded:"), Place::Private);
+        assert_eq!(place("embedded:?shared=a"), Place::Shared("a".into()));
+        assert_eq!(
+            place("embedded:///tmp/a%20b.db?durability=normal"),
+            Place::File("/tmp/a b.db".into())
+        );
+        assert_eq!(place("embedded:./rel.db"), Place::File("./rel.db".into()));
+    }
+}

@@ -1,0 +1,205 @@
+//! The configuration of a client.
+
+mod endpoint;
+mod settings;
+
+use serde_json::Value;
+
+pub(crate) use self::endpoint::{Durability, Embedded, Endpoint, Place};
+pub use self::settings::{SETTINGS, Setting};
+
+use crate::error::{Error, ErrorCode, Result};
+
+/// The settings of a client. Start from [`Config::new`] or [`Config::parse`] and change fields as needed.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// The brokers: one `embedded:` URL, or one or more `http:` / `https:` URLs.
+    pub urls: Vec<String>,
+    /// Deadline of a call that names none.
+    pub timeout_millis: u64,
+    /// Token sent as `Authorization: Bearer`. Never logged.
+    pub bearer_token: Option<Secret>,
+    /// Bound on messages handed over and not complete.
+    pub max_pending_messages: usize,
+    /// Bound on bytes handed over and not complete.
+    pub max_pending_bytes: usize,
+    /// Bound on polls waiting at one backend.
+    pub max_parked_polls: usize,
+    /// How long a cancelled pop's request is kept so that messages that still arrive can be given back.
+    pub cancel_grace_millis: u64,
+}
+
+/// A text that is not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorCode::InvalidConfig, message)
+}
+
+impl Config {
+    /// All defaults, for one broker.
+    pub fn new(url: impl Into<String>) -> Config {
+        Config {
+            urls: vec![url.into()],
+            timeout_millis: 30_000,
+            bearer_token: None,
+            max_pending_messages: 100_000,
+            max_pending_bytes: 128 << 20,
+            max_parked_polls: 64,
+            cancel_grace_millis: 500,
+        }
+    }
+
+    /// Reads a URL, a JSON list of URLs, or a JSON object with the keys of [`SETTINGS`]. Unknown keys and values out of
+    /// range are errors that name them.
+    pub fn parse(source: &str) -> Result<Config> {
+        let source = source.trim();
+        let mut config = Config {
+            urls: Vec::new(),
+            ..Config::new("")
+        };
+        match source.as_bytes().first() {
+            None => {
+                return Err(invalid(
+                    "the configuration is empty; give a URL such as `embedded:`".into(),
+                ));
+            }
+            Some(b'[' | b'{') => {
+                let value: Value = serde_json::from_str(source).map_err(|error| {
+                    Error::new(ErrorCode::InvalidJson, format!("config: {error}"))
+                })?;
+                match value {
+                    Value::Object(object) => {
+                        if object.contains_key("url") && object.contains_key("urls") {
+                            return Err(invalid(
+                                "config has both `url` and `urls`; give one".into(),
+                            ));
+                        }
+                        for (key, value) in &object {
+                            config.set(key, value)?;
+                        }
+                    }
+                    list => config.set("urls", &list)?,
+                }
+            }
+            Some(_) => config.urls = vec![source.to_owned()],
+        }
+        config.endpoints()?;
+        Ok(config)
+    }
+
+    fn set(&mut self, key: &str, value: &Value) -> Result<()> {
+        let setting = SETTINGS
+            .iter()
+            .find(|setting| setting.name == key)
+            .ok_or_else(|| {
+                let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+                invalid(format!(
+                    "config has the unknown key `{key}`; known keys: {}",
+                    known.join(", ")
+                ))
+            })?;
+        (setting.apply)(self, value).map_err(|why| {
+            // A secret does not belong into an error message.
+            let shown = if key == "bearerToken" {
+                "<secret>".into()
+            } else {
+                value.to_string()
+            };
+            invalid(format!("config `{key}` is {shown}: {why}"))
+        })
+    }
+
+    /// What the URLs name.
+    pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>> {
+        if self.urls.is_empty() {
+            return Err(invalid(
+                "config names no broker; set `url` or `urls`".into(),
+            ));
+        }
+        let endpoints = self
+            .urls
+            .iter()
+            .map(|url| Endpoint::parse(url))
+            .collect::<Result<Vec<_>>>()?;
+        if endpoints.len() > 1
+            && endpoints
+                .iter()
+                .any(|endpoint| matches!(endpoint, Endpoint::Embedded(_)))
+        {
+            return Err(invalid(
+                "an `embedded:` URL cannot be one of several brokers".into(),
+            ));
+        }
+        Ok(endpoints)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(source: &str) -> String {
+        Config::parse(source).unwrap_err().message().to_owned()
+    }
+
+    #[test]
+    fn reads_url_list_and_object() {
+        assert_eq!(Config::parse("embedded:").unwrap().urls, ["embedded:"]);
+        assert_eq!(
+            Config::parse(r#"["http://a:1","http://b:1/"]"#)
+                .unwrap()
+                .urls
+                .len(),
+            2
+        );
+        let config =
+            Config::parse(r#"{"url":"http://a","timeoutMillis":5,"bearerToken":"t0p"}"#).unwrap();
+        assert_eq!(
+            (
+                config.timeout_millis,
+                config.bearer_token.as_ref().unwrap().expose()
+            ),
+            (5, "t0p")
+        );
+        assert!(!format!("{config:?}").contains("t0p"));
+    }
+
+    #[test]
+    fn errors_name_key_and_value() {
+        assert!(message(r#"{"url":"http://a","timeoutMilis":5}"#).contains("timeoutMilis"));
+        let text = message(r#"{"url":"http://a","timeoutMillis":-7}"#);
+        assert!(
+            text.contains("timeoutMillis") && text.contains("-7"),
+            "{text}"
+        );
+        assert!(message("ftp://x").contains("ftp://x"));
+        assert!(message("[]").contains("urls"));
+        assert!(message("{}").contains("url"));
+        assert!(message(r#"["embedded:","http://a"]"#).contains("embedded:"));
+        assert!(message("embedded:?sharde=x").contains("sharde"));
+        assert!(message("embedded://host/x.db").contains("three slashes"));
+        assert!(!message("http://user:pass@h").contains("pass@"));
+        assert!(!message(r#"{"url":"embedded:","bearerToken":"a b"}"#).contains("a b"));
+    }
+}

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod ledger;
 pub mod server;
 
 use std::path::Path;

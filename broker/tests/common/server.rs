@@ -19,7 +19,12 @@ pub struct Server {
 
 impl Server {
     pub fn start(arguments: &[&str]) -> Server {
-        let mut child = program()
+        Server::launch(&mut program(), arguments)
+    }
+
+    /// Starts it by a command that may carry an environment or another program in front.
+    pub fn launch(command: &mut Command, arguments: &[&str]) -> Server {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .stdout(Stdio::piped())

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::testing::FaultError;
-
 /// The reasons for which [`Broker::open`](crate::Broker::open) fails.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -44,9 +42,6 @@ pub enum OpenError {
         /// What SQLite said.
         message: String,
     },
-    /// One of the faults to start with cannot be.
-    #[error(transparent)]
-    Fault(#[from] FaultError),
 }
 
 fn owner(pid: Option<u32>) -> String {

@@ -4,10 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::testing::Fault;
-
 /// What [`Broker::open`](crate::Broker::open) needs to know. The default is a private store in memory, open to everyone.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// Where the messages live.
     pub store: Store,
@@ -26,11 +24,8 @@ pub struct Options {
     pub default_subscription: DefaultSubscription,
     /// The largest request body, in bytes; a larger one is answered with 413. The default is 64 MiB.
     pub max_body_bytes: usize,
-    /// Whether a test may steer the broker, by [`Broker::testing`](crate::Broker::testing) and by the routes below
-    /// `/testing`.
+    /// Whether a test may steer the broker, by [`Broker::testing`](crate::Broker::testing).
     pub testing: bool,
-    /// What goes wrong from the start. Any fault makes this a broker for [`testing`](Options::testing).
-    pub faults: Vec<Fault>,
 }
 
 impl Default for Options {
@@ -43,7 +38,6 @@ impl Default for Options {
             default_subscription: DefaultSubscription::default(),
             max_body_bytes: 64 * 1024 * 1024,
             testing: false,
-            faults: Vec::new(),
         }
     }
 }
@@ -61,7 +55,6 @@ impl fmt::Debug for Options {
             .field("default_subscription", &self.default_subscription)
             .field("max_body_bytes", &self.max_body_bytes)
             .field("testing", &self.testing)
-            .field("faults", &self.faults)
             .finish()
     }
 }

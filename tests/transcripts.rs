@@ -3,11 +3,11 @@
 mod support;
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use support::brokers::{TestBroker, brokers};
+use support::brokers::{TestBroker, brokers, guarded_brokers};
 use support::transcript::{Difference, Transcript, differences, transcripts};
 
 fn main() -> ExitCode {
@@ -31,13 +31,19 @@ fn trials() -> Result<Vec<Trial>, String> {
     let transcripts: Vec<Arc<Transcript>> =
         transcripts(&prefix)?.into_iter().map(Arc::new).collect();
     let mut trials = vec![every_difference_names_a_step(&transcripts, &differences)];
+    let mut add = |broker: TestBroker, transcript: &Arc<Transcript>| {
+        trials.push(trial(broker, transcript.clone(), differences.clone()));
+    };
+    let (guarded, open): (Vec<_>, Vec<_>) =
+        transcripts.iter().partition(|t| t.jwt_secret.is_some());
     for broker in brokers()? {
-        for transcript in &transcripts {
-            trials.push(trial(
-                broker.clone(),
-                transcript.clone(),
-                differences.clone(),
-            ));
+        for transcript in &open {
+            add(broker.clone(), transcript);
+        }
+    }
+    for transcript in guarded {
+        for broker in guarded_brokers(transcript.jwt_secret.as_deref().unwrap_or_default())? {
+            add(broker, transcript);
         }
     }
     Ok(trials)
@@ -50,6 +56,12 @@ fn trial(
 ) -> Trial {
     let name = format!("{}::{}", broker.name, transcript.scenario);
     Trial::test(name, move || {
+        // Who switches the whole broker must not meet the others.
+        let (_with_others, _alone);
+        match transcript.switches_broker() {
+            true => _alone = broker.turn.write().unwrap_or_else(PoisonError::into_inner),
+            false => _with_others = broker.turn.read().unwrap_or_else(PoisonError::into_inner),
+        }
         transcript
             .replay(&broker, &differences)
             .map_err(Failed::from)

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::testing::FaultError;
+
 /// The reasons for which [`Broker::open`](crate::Broker::open) fails.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -42,6 +44,9 @@ pub enum OpenError {
         /// What SQLite said.
         message: String,
     },
+    /// One of the faults to start with cannot be.
+    #[error(transparent)]
+    Fault(#[from] FaultError),
 }
 
 fn owner(pid: Option<u32>) -> String {

@@ -35,23 +35,21 @@ mod error;
 mod http;
 mod lock;
 mod options;
+mod serve;
 mod store;
 mod testing;
 
-use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ::http::{Request, Response, StatusCode};
 use axum::Router;
 use axum::body::Body;
-use axum::serve::ListenerExt;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use tokio::net::TcpListener;
 use tower::ServiceExt;
 
 pub use check::{Checked, check};
@@ -59,10 +57,8 @@ use engine::Engine;
 pub use error::OpenError;
 use lock::StoreLock;
 pub use options::{DefaultSubscription, Durability, Options, Store};
-pub use testing::Testing;
-
-/// How long [`serve`] waits, after its shutdown began, for requests that are not yet complete.
-const GRACE: Duration = Duration::from_secs(10);
+pub use serve::serve;
+pub use testing::{Action, ActiveFault, Fault, FaultError, NoAnswer, Testing};
 
 /// An open broker. Clones share it; it closes with [`Broker::close`] or when the last of them is dropped.
 #[derive(Clone)]
@@ -76,6 +72,16 @@ struct Shared {
     testing: Option<Testing>,
     /// Taken out, and so released, when the threads have ended.
     lock: Mutex<Option<StoreLock>>,
+}
+
+impl Shared {
+    /// Answers what waits, whoever makes it wait.
+    fn end_polls(&self) {
+        if let Some(testing) = &self.testing {
+            testing.end();
+        }
+        self.engine.end_polls();
+    }
 }
 
 impl Broker {
@@ -93,6 +99,11 @@ impl Broker {
             }
         };
         let engine = Arc::new(Engine::open(&store, options.durability)?);
+        let testing =
+            (options.testing || !options.faults.is_empty()).then(|| Testing::new(&engine));
+        if let Some(testing) = &testing {
+            testing.add_faults(options.faults)?;
+        }
         let app = http::App {
             engine: engine.clone(),
             guard: http::auth::Guard::new(options.tokens, options.jwt_secret),
@@ -102,13 +113,17 @@ impl Broker {
             requests: AtomicU64::new(0),
         };
         let shared = Shared {
-            testing: options.testing.then(|| Testing::new(&engine)),
+            testing,
             engine,
             lock: Mutex::new(lock),
         };
         Ok(Broker {
+            router: http::router(
+                Arc::new(app),
+                options.max_body_bytes,
+                shared.testing.as_ref(),
+            ),
             shared: Arc::new(shared),
-            router: http::router(Arc::new(app), options.max_body_bytes),
         })
     }
 
@@ -116,6 +131,9 @@ impl Broker {
     ///
     /// Dropping the future is safe at any time: what was sent to the store is finished there, a parked pop is taken
     /// out, and messages that were claimed for this request are given back.
+    ///
+    /// Where a fault cuts the connection, the response has [`NoAnswer`] as an extension, and what else is in it was
+    /// never sent.
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
         // The router never fails; an error here would be a bug, and still gets an answer.
         let failed = || {
@@ -125,6 +143,9 @@ impl Broker {
         };
         let Ok(response) = self.router.clone().oneshot(request.map(Body::from)).await;
         let (head, body) = response.into_parts();
+        if head.extensions.get::<NoAnswer>().is_some() {
+            return Response::from_parts(head, Bytes::new());
+        }
         match body.collect().await {
             Ok(body) => Response::from_parts(head, body.to_bytes()),
             Err(_) => failed(),
@@ -136,7 +157,7 @@ impl Broker {
         self.router.clone()
     }
 
-    /// What a test may do with the broker; nothing unless it was opened with [`Options::testing`].
+    /// What a test may do with the broker; nothing unless it was opened with [`Options::testing`] or a fault.
     pub fn testing(&self) -> Option<&Testing> {
         self.shared.testing.as_ref()
     }
@@ -145,6 +166,9 @@ impl Broker {
     /// joined, the lock on the store is released. Blocks until then. Closing twice is harmless.
     pub fn close(&self) {
         self.shared.engine.close();
+        if let Some(testing) = &self.shared.testing {
+            testing.end();
+        }
         self.shared
             .lock
             .lock()
@@ -158,38 +182,6 @@ impl std::fmt::Debug for Broker {
         f.debug_struct("Broker")
             .field("closed", &self.shared.engine.is_closed())
             .finish()
-    }
-}
-
-/// Serves a broker on a listener until `shutdown` completes; then parked polls are answered and requests under way are
-/// finished. The broker stays open.
-pub async fn serve(
-    broker: Broker,
-    listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Answers are small and urgent.
-        let _ = stream.set_nodelay(true);
-    });
-    let (began, begun) = tokio::sync::oneshot::channel();
-    let engine = broker.shared.engine.clone();
-    let shutdown = async move {
-        shutdown.await;
-        engine.end_polls();
-        let _ = began.send(());
-    };
-    let serving = axum::serve(listener, broker.router()).with_graceful_shutdown(shutdown);
-    // A client that has sent half a request must not hold the end up for ever.
-    let overdue = async {
-        if begun.await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        served = serving => served,
-        () = overdue => Ok(()),
     }
 }
 

@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::testing::Fault;
+
 /// What [`Broker::open`](crate::Broker::open) needs to know. The default is a private store in memory, open to everyone.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct Options {
     /// Where the messages live.
     pub store: Store,
@@ -24,8 +26,11 @@ pub struct Options {
     pub default_subscription: DefaultSubscription,
     /// The largest request body, in bytes; a larger one is answered with 413. The default is 64 MiB.
     pub max_body_bytes: usize,
-    /// Whether a test may steer the broker, by [`Broker::testing`](crate::Broker::testing).
+    /// Whether a test may steer the broker, by [`Broker::testing`](crate::Broker::testing) and by the routes below
+    /// `/testing`.
     pub testing: bool,
+    /// What goes wrong from the start. Any fault makes this a broker for [`testing`](Options::testing).
+    pub faults: Vec<Fault>,
 }
 
 impl Default for Options {
@@ -38,6 +43,7 @@ impl Default for Options {
             default_subscription: DefaultSubscription::default(),
             max_body_bytes: 64 * 1024 * 1024,
             testing: false,
+            faults: Vec::new(),
         }
     }
 }
@@ -55,6 +61,7 @@ impl fmt::Debug for Options {
             .field("default_subscription", &self.default_subscription)
             .field("max_body_bytes", &self.max_body_bytes)
             .field("testing", &self.testing)
+            .field("faults", &self.faults)
             .finish()
     }
 }

@@ -4,7 +4,7 @@ use std::env;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,12 +17,14 @@ pub struct TestBroker {
     pub name: &'static str,
     /// The URL under which a client reaches it. `embedded:` gives each client a broker of its own.
     pub client_url: String,
+    /// Held for reading by a test that shares the broker, for writing by one that must have it alone.
+    pub turn: Arc<RwLock<()>>,
     wire: Arc<Wire>,
 }
 
 enum Wire {
     /// Opened by the first raw call.
-    Embedded(OnceLock<Broker>),
+    Embedded(Options, OnceLock<Broker>),
     Http {
         base: String,
         agent: ureq::Agent,
@@ -49,41 +51,65 @@ pub struct Reply {
 
 /// The brokers named by `QUEEN_TEST_BROKERS`.
 pub fn brokers() -> Result<Vec<TestBroker>, String> {
+    named(broker)
+}
+
+/// The same, but they want JSON Web Tokens that are signed with a secret. The official one has that of the transcripts.
+pub fn guarded_brokers(jwt_secret: &str) -> Result<Vec<TestBroker>, String> {
+    named(|name| match name {
+        "embedded" => Ok(embedded(Options {
+            jwt_secret: Some(jwt_secret.into()),
+            ..Options::default()
+        })),
+        "tcp" => tcp(&["--jwt-secret", jwt_secret]),
+        "official" => official("QUEEN_OFFICIAL_JWT_URL"),
+        other => broker(other),
+    })
+}
+
+fn named(make: impl Fn(&str) -> Result<TestBroker, String>) -> Result<Vec<TestBroker>, String> {
     let names = env::var("QUEEN_TEST_BROKERS").unwrap_or_else(|_| "embedded,tcp".into());
     names
         .split(',')
         .map(str::trim)
         .filter(|name| !name.is_empty())
-        .map(broker)
+        .map(make)
         .collect()
 }
 
 /// One broker by its name.
 pub fn broker(name: &str) -> Result<TestBroker, String> {
     match name {
-        "embedded" => Ok(TestBroker {
-            name: "embedded",
-            client_url: "embedded:".into(),
-            wire: Arc::new(Wire::Embedded(OnceLock::new())),
-        }),
-        "tcp" => {
-            let (server, base) = Server::start(&[])?;
-            Ok(remote("tcp", base, Some(server)))
-        }
-        "official" => {
-            let base = env::var("QUEEN_OFFICIAL_URL").map_err(
-                |_| "QUEEN_TEST_BROKERS names `official`: set QUEEN_OFFICIAL_URL to its address",
-            )?;
-            Ok(remote(
-                "official",
-                base.trim_end_matches('/').to_owned(),
-                None,
-            ))
-        }
+        "embedded" => Ok(embedded(Options::default())),
+        "tcp" => tcp(&[]),
+        "official" => official("QUEEN_OFFICIAL_URL"),
         other => Err(format!(
             "QUEEN_TEST_BROKERS: {other:?} is none of embedded, tcp, official"
         )),
     }
+}
+
+fn embedded(options: Options) -> TestBroker {
+    TestBroker {
+        name: "embedded",
+        client_url: "embedded:".into(),
+        turn: Arc::default(),
+        wire: Arc::new(Wire::Embedded(options, OnceLock::new())),
+    }
+}
+
+fn tcp(arguments: &[&str]) -> Result<TestBroker, String> {
+    let (server, base) = Server::start(arguments)?;
+    Ok(remote("tcp", base, Some(server)))
+}
+
+/// The official broker whose address stands in an environment variable.
+fn official(variable: &str) -> Result<TestBroker, String> {
+    let base = env::var(variable).map_err(|_| {
+        format!("QUEEN_TEST_BROKERS names `official`: set {variable} to its address")
+    })?;
+    let base = base.trim_end_matches('/').to_owned();
+    Ok(remote("official", base, None))
 }
 
 fn remote(name: &'static str, base: String, server: Option<Server>) -> TestBroker {
@@ -100,6 +126,7 @@ fn remote(name: &'static str, base: String, server: Option<Server>) -> TestBroke
     TestBroker {
         name,
         client_url: base,
+        turn: Arc::default(),
         wire: Arc::new(wire),
     }
 }
@@ -109,11 +136,11 @@ impl TestBroker {
     pub fn call(&self, call: Call) -> Result<Reply, String> {
         let began = Instant::now();
         let (status, headers, body) = match &*self.wire {
-            Wire::Embedded(cell) => {
+            Wire::Embedded(options, cell) => {
                 let broker = match cell.get() {
                     Some(broker) => broker.clone(),
                     None => {
-                        let opened = Broker::open(Options::default()).map_err(|e| e.to_string())?;
+                        let opened = Broker::open(options.clone()).map_err(|e| e.to_string())?;
                         cell.get_or_init(|| opened).clone()
                     }
                 };

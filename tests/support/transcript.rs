@@ -22,6 +22,8 @@ const PATH: &AsciiSet = &CONTROLS
 /// One scenario.
 pub struct Transcript {
     pub scenario: String,
+    /// The secret with which its tokens are signed, if the broker must want tokens.
+    pub jwt_secret: Option<String>,
     steps: Vec<Value>,
 }
 
@@ -30,8 +32,6 @@ pub struct Difference {
     scenario: String,
     step: String,
     brokers: Vec<String>,
-    /// The step's route is not served yet; else it differs for good.
-    not_yet: bool,
     /// The answer that comes instead.
     instead: Value,
 }
@@ -87,12 +87,6 @@ impl Difference {
         let brokers = row["brokers"]
             .as_array()
             .ok_or_else(|| format!("no brokers in {row}"))?;
-        let not_yet = match field("kind")?.as_str() {
-            "better" => false,
-            "not_yet" => true,
-            other => return Err(format!("kind {other:?} is neither better nor not_yet")),
-        };
-        let gone = json!({"status": 404, "body": {"error": "Not Found", "code": "no_such_route"}});
         Ok(Difference {
             scenario: field("scenario")?,
             step: field("step")?,
@@ -100,12 +94,7 @@ impl Difference {
                 .iter()
                 .filter_map(|b| b.as_str().map(str::to_owned))
                 .collect(),
-            not_yet,
-            instead: if not_yet {
-                gone
-            } else {
-                row["instead"].clone()
-            },
+            instead: row["instead"].clone(),
         })
     }
 }
@@ -119,7 +108,12 @@ impl Transcript {
             .as_array()
             .cloned()
             .ok_or_else(|| format!("{scenario}: no steps"))?;
-        Ok(Transcript { scenario, steps })
+        let secret = doc["requires_env"]["JWT_SECRET"].as_str();
+        Ok(Transcript {
+            scenario,
+            jwt_secret: secret.map(str::to_owned),
+            steps,
+        })
     }
 
     /// Whether a difference names a step of this transcript.
@@ -129,6 +123,16 @@ impl Transcript {
                 .steps
                 .iter()
                 .any(|step| step["name"] == difference.step.as_str())
+    }
+
+    /// Whether it changes how the broker serves everyone.
+    pub fn switches_broker(&self) -> bool {
+        let switches = |step: &Value| {
+            let request = &step["request"];
+            let path = request["path"].as_str().unwrap_or_default();
+            request["method"] == "POST" && path.starts_with("/api/v1/system/")
+        };
+        self.steps.iter().any(switches)
     }
 
     /// Walks through all steps; the error lists every step that failed.
@@ -203,13 +207,8 @@ fn run_step(
                 .into(),
         );
     }
-    let kind = if difference.not_yet {
-        "not served yet"
-    } else {
-        "listed as different"
-    };
     check_answer(&difference.instead, &reply, binds)
-        .map_err(|e| format!("{kind}, but not as listed: {e}"))
+        .map_err(|e| format!("listed as different, but not as listed: {e}"))
 }
 
 fn check(step: &Value, reply: &Reply, binds: &mut Binds) -> Result<(), String> {

@@ -9,6 +9,7 @@ mod messages;
 mod pop;
 mod push;
 mod system;
+mod testing;
 mod traces;
 mod transaction;
 
@@ -28,6 +29,7 @@ use crate::engine::command::Command;
 use crate::engine::metric_views::Served;
 use crate::options::DefaultSubscription;
 use crate::store::Db;
+use crate::testing::{Testing, layer};
 use auth::{Guard, Role};
 
 /// What a prober or a scraper reads without a token.
@@ -71,17 +73,28 @@ impl App {
 }
 
 /// The one router: TCP and in-process requests walk through the same one.
-pub(crate) fn router(app: Arc<App>, max_body_bytes: usize) -> Router {
-    Router::new()
+pub(crate) fn router(app: Arc<App>, max_body_bytes: usize, hand: Option<&Testing>) -> Router {
+    let router = Router::new()
         .merge(public())
         .merge(open(Role::ReadOnly, reads()))
         .merge(open(Role::WriteOnly, writes()))
         .merge(open(Role::ReadWrite, both()))
         .merge(open(Role::Admin, admin()))
+        .merge(match hand {
+            Some(hand) => open(Role::Admin, testing::routes(hand)),
+            None => Router::new(),
+        })
         .fallback(no_route)
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(middleware::from_fn_with_state(app.clone(), gate))
-        .with_state(app)
+        .with_state(app);
+    match hand {
+        Some(hand) => router.layer(middleware::from_fn_with_state(
+            hand.shared_faults(),
+            layer::apply,
+        )),
+        None => router,
+    }
 }
 
 type Routes = Router<Arc<App>>;

@@ -31,8 +31,9 @@ install: ## lay down the library, header, pkg-config and CMake files in DESTDIR/
 header: ## write include/queen.h anew from src/ffi
 	QUEEN_WRITE_HEADER=1 cargo check --quiet --lib
 
-docs: ## write docs/ERRORS.md, CONFIGURATION.md and OPERATIONS.md anew from the source
+docs: ## write docs/ERRORS.md, CONFIGURATION.md, OPERATIONS.md and the settings in BROKER.md anew from the source
 	cargo run --quiet --example generate-docs
+	QUEEN_WRITE_DOCS=1 cargo test --quiet --package queen-broker --bin queen-broker
 
 fmt: ## format the Rust code
 	cargo fmt --all

@@ -38,6 +38,7 @@ mod options;
 mod serve;
 mod store;
 mod testing;
+mod wire;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,7 +58,7 @@ use engine::Engine;
 pub use error::OpenError;
 use lock::StoreLock;
 pub use options::{DefaultSubscription, Durability, Options, Store};
-pub use serve::serve;
+pub use serve::{Listener, serve};
 pub use testing::{Action, ActiveFault, Fault, FaultError, NoAnswer, Testing};
 
 /// An open broker. Clones share it; it closes with [`Broker::close`] or when the last of them is dropped.

@@ -1,38 +1,65 @@
-//! Serving over TCP, and cutting connections where a fault asks for it.
+//! The broker on sockets.
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request};
-use axum::middleware::{Next, from_fn};
-use axum::response::Response;
-use axum::serve::{IncomingStream, Listener, ListenerExt};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
+use axum::middleware::from_fn;
+use axum::serve::ListenerExt;
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::Broker;
-use crate::testing::NoAnswer;
+use crate::wire::{Wire, Wired, obey};
 
-/// How long [`serve`] waits, after its shutdown began, for requests that are not yet complete.
-const GRACE: Duration = Duration::from_secs(10);
+/// Where [`serve`] takes connections from.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Listener {
+    /// A TCP port.
+    Tcp(TcpListener),
+    /// A socket file.
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Listener {
+        Listener::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Listener {
+        Listener::Unix(listener)
+    }
+}
 
 /// Serves a broker on a listener until `shutdown` completes; then parked polls are answered and requests under way are
-/// finished. The broker stays open.
+/// finished, but for those that take longer than `grace`: a client that has sent half a request must not hold the end up
+/// for ever. The broker stays open, for other listeners too, but parks no polls any more.
 pub async fn serve(
     broker: Broker,
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     shutdown: impl Future<Output = ()> + Send + 'static,
+    grace: Duration,
 ) -> io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Answers are small and urgent.
-        let _ = stream.set_nodelay(true);
-    });
+    match listener.into() {
+        Listener::Unix(listener) => serve_on(broker, listener, shutdown, grace).await,
+        Listener::Tcp(listener) => {
+            let listener = listener.tap_io(|stream| {
+                // Answers are small and urgent.
+                let _ = stream.set_nodelay(true);
+            });
+            serve_on(broker, listener, shutdown, grace).await
+        }
+    }
+}
+
+async fn serve_on<L: axum::serve::Listener<Addr: std::fmt::Debug>>(
+    broker: Broker,
+    listener: L,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    grace: Duration,
+) -> io::Result<()> {
     let (began, begun) = tokio::sync::oneshot::channel();
     let shared = broker.shared.clone();
     let shutdown = async move {
@@ -46,158 +73,14 @@ pub async fn serve(
     };
     let service = router.into_make_service_with_connect_info::<Wire>();
     let serving = axum::serve(Wired(listener), service).with_graceful_shutdown(shutdown);
-    // A client that has sent half a request must not hold the end up for ever.
     let overdue = async {
         if begun.await.is_err() {
             std::future::pending::<()>().await;
         }
-        tokio::time::sleep(GRACE).await;
+        tokio::time::sleep(grace).await;
     };
     tokio::select! {
         served = serving => served,
         () = overdue => Ok(()),
-    }
-}
-
-/// Does to the connection what a fault asks for.
-async fn obey(ConnectInfo(wire): ConnectInfo<Wire>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
-    match response.extensions().get::<NoAnswer>() {
-        None => {}
-        Some(NoAnswer::Cut) => wire.set(CUT),
-        Some(NoAnswer::CutInBody) => wire.set(CUT_AFTER_FLUSH),
-        Some(NoAnswer::NotHttp) => wire.set(GARBAGE),
-    }
-    response
-}
-
-/// What becomes of a connection; 0 while nothing does.
-#[derive(Clone, Default)]
-struct Wire(Arc<AtomicU8>);
-
-/// Nothing goes out any more.
-const CUT: u8 = 1;
-/// What is under way goes out, and nothing behind it.
-const CUT_AFTER_FLUSH: u8 = 2;
-/// Other bytes go out instead.
-const GARBAGE: u8 = 3;
-
-/// What a server says that speaks another language.
-const OTHER_BYTES: &[u8] = b"\x15\x03\x01\x00\x02\x02\x0a not HTTP\r\n\r\n";
-
-impl Wire {
-    fn set(&self, fate: u8) {
-        self.0.store(fate, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-fn cut<T>() -> Poll<io::Result<T>> {
-    Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
-}
-
-/// A listener whose connections can be cut.
-struct Wired<L>(L);
-
-impl<L: Listener> Listener for Wired<L> {
-    type Io = Stream<L::Io>;
-    type Addr = L::Addr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (inner, address) = self.0.accept().await;
-        let stream = Stream {
-            inner,
-            wire: Wire::default(),
-            said: 0,
-        };
-        (stream, address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
-}
-
-impl<L: Listener> Connected<IncomingStream<'_, Wired<L>>> for Wire {
-    fn connect_info(stream: IncomingStream<'_, Wired<L>>) -> Wire {
-        stream.io().wire.clone()
-    }
-}
-
-/// A connection that can be cut.
-struct Stream<S> {
-    inner: S,
-    wire: Wire,
-    /// How many of the other bytes are out.
-    said: usize,
-}
-
-impl<S: AsyncWrite + Unpin> Stream<S> {
-    /// Says the other bytes; this ends in the cut.
-    fn poll_garbage(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        while let Some(left) = OTHER_BYTES.get(self.said..).filter(|left| !left.is_empty()) {
-            self.said += ready!(Pin::new(&mut self.inner).poll_write(context, left))?;
-        }
-        ready!(Pin::new(&mut self.inner).poll_flush(context))?;
-        self.wire.set(CUT);
-        cut()
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.wire.get() {
-            CUT => cut(),
-            GARBAGE => self.poll_garbage(context),
-            _ => Pin::new(&mut self.inner).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.wire.get() {
-            CUT => cut(),
-            GARBAGE => self.poll_garbage(context),
-            _ => Pin::new(&mut self.inner).poll_write_vectored(context, parts),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.inner).poll_flush(context))?;
-        match self.wire.get() {
-            CUT_AFTER_FLUSH => {
-                self.wire.set(CUT);
-                cut()
-            }
-            _ => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }

@@ -24,12 +24,22 @@ impl Server {
 
     /// Starts it by a command that may carry an environment or another program in front.
     pub fn launch(command: &mut Command, arguments: &[&str]) -> Server {
-        let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        command.arg("serve").args(arguments);
+        Server::spawn(command.args(["--listen", "127.0.0.1:0"]))
+    }
+
+    /// Listens on all addresses; `base` is the first of them.
+    pub fn start_on(addresses: &[&str], arguments: &[&str]) -> Server {
+        let mut command = program();
+        command.arg("serve").args(arguments);
+        for address in addresses {
+            command.args(["--listen", address]);
+        }
+        Server::spawn(&mut command)
+    }
+
+    fn spawn(command: &mut Command) -> Server {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)

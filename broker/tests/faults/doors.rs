@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -83,11 +84,16 @@ pub async fn served(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (end, ended) = oneshot::channel();
-    let serving = serve(broker.clone(), listener, async {
-        if ended.await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    });
+    let serving = serve(
+        broker.clone(),
+        listener,
+        async {
+            if ended.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        },
+        Duration::from_secs(10),
+    );
     let serving = tokio::spawn(async { serving.await.unwrap() });
     let address = Some(address);
     (Door { broker, address }, (end, serving))

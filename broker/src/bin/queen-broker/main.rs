@@ -1,15 +1,20 @@
 //! The program: the embedded broker as a server, and tools for its stores.
 
 #![forbid(unsafe_code)]
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
 )]
 
 mod check;
+mod listen;
 mod serve;
+mod settings;
 
 use std::process::ExitCode;
 
@@ -17,7 +22,7 @@ use clap::{Parser, Subcommand};
 
 /// The embedded Queen MQ broker.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, max_term_width = 100)]
 struct Command {
     #[command(subcommand)]
     action: Action,

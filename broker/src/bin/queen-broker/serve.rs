@@ -1,58 +1,133 @@
 //! `queen-broker serve`.
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{ExitCode, exit};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
-use clap::Args;
-use clap::builder::NonEmptyStringValueParser;
-use queen_broker::{Broker, DefaultSubscription, Durability, Options, Store};
+use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
+use queen_broker::{Broker, Options, Store};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-/// Serve a store over HTTP until SIGTERM or SIGINT.
-#[derive(Args)]
-pub struct Serve {
-    /// Address and port; port 0 picks a free one. The first line printed tells which.
-    #[arg(long, default_value = "127.0.0.1:6632")]
-    listen: SocketAddr,
-    /// The store, an SQLite file that is created when it is missing. Without it everything is in memory.
-    #[arg(long)]
-    data: Option<PathBuf>,
-    /// What an answered push survives: full (power failure), normal (crash of the process), memory (the same, but a
-    /// power failure may cost the whole store).
-    #[arg(long, default_value = "full")]
-    durability: Durability,
-    /// A secret that clients send as `Authorization: Bearer <token>`; may be given several times. Health and metrics
-    /// need none.
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
-    token: Vec<String>,
-    /// The key of JSON Web Tokens (HS256), which clients send in the same way. Their `role` says what they open.
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
-    jwt_secret: Option<String>,
-    /// Where a new consumer group starts that does not say so: new (at the end), all (at the oldest message).
-    #[arg(long, default_value = "new")]
-    default_subscription: DefaultSubscription,
-    /// The largest request body in bytes; a larger one is answered with 413.
-    #[arg(long, default_value_t = Options::default().max_body_bytes)]
-    max_body_bytes: usize,
+use crate::listen::{Address, Bound, SocketFile, SocketMode};
+use crate::settings::{self, Settings};
+
+/// The flags of `serve`, which `settings` knows.
+pub struct Serve(ArgMatches);
+
+impl Args for Serve {
+    fn augment_args(command: Command) -> Command {
+        settings::flags(command)
+            .about("Serve a store over HTTP until SIGTERM or SIGINT")
+            .after_help(
+                "A setting is taken from its flag, else from its variable in the environment, else from the file that \
+                 --config names, else it has its default. A list in a variable is separated by commas.\n\n\
+                 SIGTERM or SIGINT: parked polls are answered, requests under way are finished, the store is closed. A \
+                 second signal ends at once; nothing that was answered is lost by that.\n\n\
+                 Exit status: 0 ended by a signal, 1 failed, 2 wrong settings.",
+            )
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Serve::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Serve {
+    fn from_arg_matches(flags: &ArgMatches) -> Result<Serve, Error> {
+        Ok(Serve(flags.clone()))
+    }
+
+    fn update_from_arg_matches(&mut self, flags: &ArgMatches) -> Result<(), Error> {
+        self.0 = flags.clone();
+        Ok(())
+    }
+}
+
+/// The settings, read.
+struct Config {
+    listen: Vec<Address>,
+    socket_mode: SocketMode,
+    options: Options,
+    shutdown_timeout: Duration,
+}
+
+impl Config {
+    fn new(settings: &Settings) -> Result<Config, String> {
+        let mut tokens: Vec<String> = settings.all("token")?;
+        if let Some((path, text)) = settings.contents("token-file")? {
+            let found = text.lines().map(str::trim).filter(|line| !line.is_empty());
+            let before = tokens.len();
+            tokens.extend(found.map(str::to_owned));
+            if tokens.len() == before {
+                return Err(format!("token_file {} holds no token", path.display()));
+            }
+        }
+        let jwt_secret = match (
+            settings.maybe("jwt-secret")?,
+            settings.contents("jwt-secret-file")?,
+        ) {
+            (Some(_), Some(_)) => return Err("give jwt_secret or jwt_secret_file, not both".into()),
+            (Some(secret), None) => Some(secret),
+            (None, None) => None,
+            (None, Some((path, text))) => match text.trim_end_matches(['\r', '\n']) {
+                "" => return Err(format!("jwt_secret_file {} is empty", path.display())),
+                secret => Some(secret.to_owned()),
+            },
+        };
+        let config = Config {
+            listen: settings.all("listen")?,
+            socket_mode: settings.one("socket-mode")?,
+            options: Options {
+                store: settings.path("data").map_or(Store::Memory, Store::File),
+                durability: settings.one("durability")?,
+                tokens,
+                jwt_secret,
+                default_subscription: settings.one("default-subscription")?,
+                max_body_bytes: settings.one("max-body-bytes")?,
+                testing: settings.one("testing")?,
+                ..Options::default()
+            },
+            shutdown_timeout: Duration::from_millis(settings.one("shutdown-timeout-millis")?),
+        };
+        if config.listen.is_empty() {
+            return Err("listen is an empty list; name at least one address".into());
+        }
+        let guarded = !config.options.tokens.is_empty() || config.options.jwt_secret.is_some();
+        match config.listen.iter().find(|address| !address.is_local()) {
+            Some(address) if !guarded => Err(format!(
+                "{address} can be reached from other machines; set a token (--token-file) or a JWT secret \
+                 (--jwt-secret-file), or listen on 127.0.0.1"
+            )),
+            _ => Ok(config),
+        }
+    }
 }
 
 impl Serve {
     pub fn run(self) -> ExitCode {
-        let guarded = !self.token.is_empty() || self.jwt_secret.is_some();
-        if !is_local(self.listen.ip()) && !guarded {
-            eprintln!(
-                "queen-broker: {} can be reached from other machines; give a --token or a --jwt-secret, or listen on \
-             127.0.0.1",
-                self.listen
-            );
-            return ExitCode::from(2);
+        let settings = Settings::read(&self.0).and_then(|settings| {
+            let config = Config::new(&settings)?;
+            Ok((settings, config))
+        });
+        let (settings, config) = match settings {
+            Ok(read) => read,
+            Err(reason) => {
+                eprintln!("queen-broker: {reason}");
+                return ExitCode::from(2);
+            }
+        };
+        if settings.print {
+            let _ = write!(std::io::stdout(), "{}", settings.to_toml());
+            return ExitCode::SUCCESS;
         }
         raise_file_limit();
-        match run(self) {
+        match serve(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(reason) => {
                 eprintln!("queen-broker: {reason}");
@@ -70,51 +145,128 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-fn is_local(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
-}
-
-fn run(serve: Serve) -> Result<(), String> {
-    let store = serve.data.map_or(Store::Memory, Store::File);
-    let options = Options {
-        store,
-        durability: serve.durability,
-        tokens: serve.token,
-        jwt_secret: serve.jwt_secret,
-        default_subscription: serve.default_subscription,
-        max_body_bytes: serve.max_body_bytes,
-        ..Options::default()
-    };
-    let broker = Broker::open(options).map_err(|e| e.to_string())?;
+fn serve(config: Config) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start the runtime: {e}"))?;
-    let served = runtime.block_on(listen(broker.clone(), serve.listen));
-    broker.close();
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::new().map_err(|e| format!("cannot wait for signals: {e}"))?
+    };
+    // Before the store, so that a wrong address leaves no new store behind.
+    let bound = runtime.block_on(bind(&config))?;
+    let broker = Broker::open(config.options).map_err(|e| e.to_string())?;
+    announce(&bound);
+    let (files, listeners): (Vec<_>, Vec<_>) = bound
+        .into_iter()
+        .map(|bound| (bound.file, bound.listener))
+        .unzip();
+    let (end, ended) = watch::channel(());
+    let timeout = config.shutdown_timeout;
+    let mut serving = JoinSet::new();
+    for listener in listeners {
+        let mut ended = ended.clone();
+        let shutdown = async move { drop(ended.changed().await) };
+        let serve = queen_broker::serve(broker.clone(), listener, shutdown, timeout);
+        serving.spawn_on(serve, runtime.handle());
+    }
+    let served = runtime.block_on(async {
+        tokio::select! {
+            () = signals.any() => {}
+            Some(served) = serving.join_next() => return finished(served),
+        }
+        let _ = end.send(());
+        watch_for_impatience(signals, files);
+        while let Some(served) = serving.join_next().await {
+            finished(served)?;
+        }
+        Ok(())
+    });
+    close(runtime, broker, timeout)?;
     served
 }
 
-async fn listen(broker: Broker, address: SocketAddr) -> Result<(), String> {
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|e| format!("cannot listen on {address}: {e}"))?;
-    let address = listener
-        .local_addr()
-        .map_err(|e| format!("cannot tell the address: {e}"))?;
-    let handler = |e| format!("cannot wait for signals: {e}");
-    let mut term = signal(SignalKind::terminate()).map_err(handler)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(handler)?;
-    // Whoever started us may have closed its end; that is no reason to stop.
+type Served = Result<std::io::Result<()>, tokio::task::JoinError>;
+
+fn finished(served: Served) -> Result<(), String> {
+    match served {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("serving failed: {error}")),
+        Err(error) => Err(format!("serving failed: {error}")),
+    }
+}
+
+async fn bind(config: &Config) -> Result<Vec<Bound>, String> {
+    let mut bound = Vec::new();
+    for address in &config.listen {
+        let found = address.bind(config.socket_mode).await;
+        bound.push(found.map_err(|e| format!("cannot listen on {address}: {e}"))?);
+    }
+    Ok(bound)
+}
+
+/// Tells whoever started us where we listen. It may have closed its end; that is no reason to stop.
+fn announce(bound: &[Bound]) {
     let mut out = std::io::stdout();
-    let _ = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
-    let shutdown = async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+    for bound in bound {
+        let _ = writeln!(out, "listening on {}", bound.url);
+    }
+    let _ = out.flush();
+}
+
+/// Ends the process when a second signal comes. What was answered is in the store, and the log of the store is made for
+/// ends like this; only the socket files must go.
+fn watch_for_impatience(mut signals: Signals, files: Vec<Option<SocketFile>>) {
+    tokio::spawn(async move {
+        signals.any().await;
+        drop(files);
+        eprintln!("queen-broker: ended by a second signal");
+        exit(1);
+    });
+}
+
+/// Closes the store; a disk that hangs does not hold the end up for ever.
+fn close(runtime: Runtime, broker: Broker, timeout: Duration) -> Result<(), String> {
+    let (done, closed) = mpsc::channel();
+    thread::spawn(move || {
+        broker.close();
+        // The files of the sockets go with the tasks that own them.
+        drop(runtime);
+        let _ = done.send(());
+    });
+    let late = |_| {
+        format!(
+            "the store was not closed within {} ms; what was answered is in it",
+            timeout.as_millis()
+        )
     };
-    queen_broker::serve(broker, listener, shutdown)
-        .await
-        .map_err(|e| format!("serving failed: {e}"))
+    closed
+        .recv_timeout(timeout.max(Duration::from_secs(1)))
+        .map_err(late)
+}
+
+/// The signals that end the program.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Also asks for the signal of a file that may not grow further, which would otherwise kill the process; so the
+    /// write fails, and the request with it.
+    fn new() -> std::io::Result<Signals> {
+        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

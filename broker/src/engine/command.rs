@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Seek(Seek, Reply<Sought>),
     DeleteGroup(DeleteGroup, Reply<usize>),
     Trace(TraceRow, Reply<()>),
+    /// Switches push maintenance, if told so, and says how it stands.
+    Maintain(Option<bool>, Reply<Maintenance>),
     /// Answer the parked pops as if their time had run out.
     DismissPolls,
     /// A group and the new beginning of its subscriptions.
@@ -106,6 +108,13 @@ pub(crate) struct DeleteGroup {
     pub(crate) keep: bool,
 }
 
+/// How push maintenance stands.
+pub(crate) struct Maintenance {
+    pub(crate) on: bool,
+    /// Messages that are not in the log yet.
+    pub(crate) buffered: i64,
+}
+
 /// Names a dead-lettered message.
 pub(crate) struct Grave {
     pub(crate) part: Uuid,
@@ -139,6 +148,8 @@ pub(crate) struct PushGroup {
 /// One message to store.
 pub(crate) struct PushItem {
     pub(crate) index: usize,
+    /// The id it was promised when it was buffered: it is let in even where the queue is full.
+    pub(crate) accepted: Option<Uuid>,
     pub(crate) txn: Option<String>,
     pub(crate) trace: Option<Uuid>,
     /// Who pushes, where tokens tell.
@@ -153,6 +164,8 @@ pub(crate) enum Pushed {
     Stored(Uuid),
     /// The message with this id holds the transaction id already.
     Duplicate(Uuid),
+    /// Kept beside the log until the maintenance ends; it will have this id.
+    Buffered(Uuid),
     /// The queue holds this many messages and takes no more.
     Full(i64),
 }

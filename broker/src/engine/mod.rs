@@ -2,6 +2,7 @@
 
 mod ack;
 mod admin;
+mod buffer;
 mod claim;
 pub(crate) mod command;
 pub(crate) mod group_views;

@@ -61,10 +61,10 @@ impl Writer {
         if let Some(id) = known {
             return Ok(Pushed::Duplicate(id));
         }
-        if let Some(most) = self.is_full(queue) {
+        if let (Some(most), None) = (self.is_full(queue), item.accepted) {
             return Ok(Pushed::Full(most));
         }
-        let id = Uuid::now_v7();
+        let id = item.accepted.unwrap_or_else(Uuid::now_v7);
         match &item.txn {
             None => self.append(part, id, &id.to_string(), item)?,
             Some(txn) => {

@@ -176,6 +176,7 @@ impl Writer {
         if grave.replay {
             let item = PushItem {
                 index: 0,
+                accepted: None,
                 txn: None,
                 trace: None,
                 producer: None,

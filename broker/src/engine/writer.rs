@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::buffer::{Buffer, Fresh};
 use super::command::{
-    Acked, ClaimGuard, ClaimKey, Command, Configured, Exhumed, Extended, Failure, PopReply,
-    PopRequest, Pushed, Reply, Sought, Transacted,
+    Acked, ClaimGuard, ClaimKey, Command, Configured, Exhumed, Extended, Failure, Maintenance,
+    PopReply, PopRequest, Pushed, Reply, Sought, Transacted,
 };
 use super::model::{GroupId, Model, PartId, QueueId};
 use super::park::{LaneKey, Parking, Waiter};
@@ -30,6 +31,7 @@ pub(crate) struct Writer {
     pub(super) round: Round,
     pub(super) parking: Parking,
     pub(super) sweep: Sweep,
+    pub(super) buffer: Buffer,
     readers: Readers,
     inbox: Receiver<Command>,
     /// For the guards of claims, which send the claim back here.
@@ -54,6 +56,7 @@ pub(super) struct Round {
     pub(super) woken: HashSet<PartId>,
     /// How many messages the bounded queues may still take.
     pub(super) room: HashMap<QueueId, i64>,
+    pub(super) fresh: Fresh,
     /// Lanes whose time has come.
     pub(super) lanes: Vec<LaneKey>,
     /// Parked pops that got something.
@@ -76,6 +79,7 @@ enum Answer {
     Exhumed(Option<Exhumed>),
     Sought(Sought),
     Count(usize),
+    Maintained(Maintenance),
     Nothing,
 }
 
@@ -98,11 +102,13 @@ impl Writer {
         let model = Model::load(&db, now)?;
         let mut sweep = Sweep::default();
         sweep.plan(&model, now);
+        let buffer = Buffer::load(&db, now)?;
         Ok(Writer {
             db,
             clock,
             model,
             sweep,
+            buffer,
             round: Round::default(),
             parking: Parking::default(),
             readers,
@@ -166,8 +172,8 @@ impl Writer {
 
     /// The next moment at which there is something to do.
     fn due(&self) -> Option<i64> {
-        let due = self.parking.next_due().into_iter().chain(self.sweep.due);
-        due.min()
+        let own = [self.parking.next_due(), self.sweep.due, self.buffer.due];
+        own.into_iter().flatten().min()
     }
 
     fn finish(&mut self) {
@@ -226,6 +232,7 @@ impl Writer {
         if self.stale {
             self.model = Model::load(&self.db, self.round.now)?;
             self.stale = false;
+            self.buffer.reload(&self.db, self.round.now)?;
         }
         while let Some(lane) = self.parking.due_check(self.round.now) {
             self.round.lanes.push(lane);
@@ -238,6 +245,7 @@ impl Writer {
         for command in commands {
             answers.push(self.apply(command)?);
         }
+        self.drain()?;
         self.sweep()?;
         self.wake()?;
         for (command, answer) in commands.iter().zip(&mut answers) {
@@ -281,7 +289,11 @@ impl Writer {
 
     fn apply(&mut self, command: &Command) -> Result<Answer> {
         Ok(match command {
+            Command::Push(request, _) if self.buffer.takes_pushes() => {
+                Answer::Pushed(self.buffer(request)?)
+            }
             Command::Push(request, _) => Answer::Pushed(self.push(request)?),
+            Command::Maintain(switch, _) => Answer::Maintained(self.maintain(*switch)),
             Command::Ack(request, _) => Answer::Acked(self.ack(request)?),
             Command::Extend { lease, seconds, .. } => {
                 Answer::Extended(self.extend(*lease, *seconds))
@@ -474,6 +486,7 @@ impl Writer {
                 Popped::Empty => drop(reply.send(Ok(None))),
                 Popped::Park(fill) => self.park(request, reply, fill),
             },
+            (Command::Maintain(_, reply), Answer::Maintained(state)) => drop(reply.send(Ok(state))),
             (Command::Transact(_, reply), Answer::Transacted(done)) => drop(reply.send(Ok(done))),
             (Command::Bury(_, reply), Answer::Exhumed(found)) => drop(reply.send(Ok(found))),
             (Command::Seek(_, reply), Answer::Sought(sought)) => drop(reply.send(Ok(sought))),
@@ -548,6 +561,7 @@ fn refuse(command: Command, failure: Failure) {
         Command::Configure(_, reply) => drop(reply.send(Err(failure))),
         Command::Describe(_, reply) => drop(reply.send(Err(failure))),
         Command::Delete(_, reply) => drop(reply.send(Err(failure))),
+        Command::Maintain(_, reply) => drop(reply.send(Err(failure))),
         Command::Transact(_, reply) => drop(reply.send(Err(failure))),
         Command::Bury(_, reply) => drop(reply.send(Err(failure))),
         Command::Seek(_, reply) => drop(reply.send(Err(failure))),

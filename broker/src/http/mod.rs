@@ -183,6 +183,10 @@ fn admin() -> Routes {
             delete(groups::delete_on_queue),
         )
         .route(
+            "/api/v1/system/maintenance",
+            get(system::maintenance).post(system::set_maintenance),
+        )
+        .route(
             "/api/v1/system/maintenance/pop",
             get(system::pop_state).post(system::set_pop),
         )

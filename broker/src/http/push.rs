@@ -68,9 +68,10 @@ pub(super) async fn push(
         let own = item.transaction_id.as_deref().map(quote);
         let queue = quote(&item.queue);
         let _ = match pushed {
-            Pushed::Stored(id) | Pushed::Duplicate(id) => {
+            Pushed::Stored(id) | Pushed::Duplicate(id) | Pushed::Buffered(id) => {
                 let status = match pushed {
                     Pushed::Duplicate(_) => "duplicate",
+                    Pushed::Buffered(_) => "buffered",
                     _ => "queued",
                 };
                 let txn = own.unwrap_or_else(|| format!("\"{id}\""));
@@ -142,6 +143,7 @@ fn gather(body: &Bytes, items: &[Item], caller: &Caller) -> PushRequest {
         if let Some(group) = groups.get_mut(place) {
             group.items.push(PushItem {
                 index,
+                accepted: None,
                 txn: item.transaction_id.as_ref().map(|txn| txn.to_string()),
                 trace: None,
                 producer: caller.subject.clone(),

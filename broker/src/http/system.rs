@@ -36,6 +36,48 @@ pub(super) async fn prometheus(State(app): Shared) -> Response {
     response
 }
 
+/// `GET /system/maintenance`.
+pub(super) async fn maintenance(State(app): Shared) -> Response {
+    let asked = app.engine.ask(|reply| Command::Maintain(None, reply));
+    let state = match asked.await {
+        Ok(state) => state,
+        Err(reason) => return answer::refused(reason),
+    };
+    let body = json!({
+        "maintenanceMode": state.on,
+        "popMaintenanceMode": app.paused.load(Ordering::Relaxed),
+        "bufferedMessages": state.buffered,
+        // What is buffered lies in the store itself, so it is as sound as that.
+        "bufferHealthy": true,
+        "bufferStats": { "pendingCount": state.buffered, "failedCount": 0, "dbHealthy": true },
+    });
+    answer::json(StatusCode::OK, body.to_string())
+}
+
+/// `POST /system/maintenance`: pushes are kept beside the log until it is switched off or the broker is opened again.
+pub(super) async fn set_maintenance(State(app): Shared, body: Bytes) -> Response {
+    let on = match switch(&body) {
+        Ok(on) => on,
+        Err(response) => return *response,
+    };
+    let asked = app.engine.ask(|reply| Command::Maintain(Some(on), reply));
+    let state = match asked.await {
+        Ok(state) => state,
+        Err(reason) => return answer::refused(reason),
+    };
+    let message = match on {
+        true => "Maintenance mode ENABLED. All PUSHes routing to file buffer.",
+        false => "Maintenance mode DISABLED. Background processor will drain buffer to DB.",
+    };
+    let body = json!({
+        "maintenanceMode": state.on,
+        "bufferedMessages": state.buffered,
+        "bufferHealthy": true,
+        "message": message,
+    });
+    answer::json(StatusCode::OK, body.to_string())
+}
+
 /// `GET /system/maintenance/pop`.
 pub(super) async fn pop_state(State(app): Shared) -> Response {
     let paused = app.paused.load(Ordering::Relaxed);
@@ -49,9 +91,9 @@ pub(super) async fn pop_state(State(app): Shared) -> Response {
 
 /// `POST /system/maintenance/pop`: pops answer empty until it is switched off or the broker is closed.
 pub(super) async fn set_pop(State(app): Shared, body: Bytes) -> Response {
-    let given: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let Some(paused) = given.get("enabled").and_then(Value::as_bool) else {
-        return answer::error(StatusCode::BAD_REQUEST, "enabled (boolean) is required");
+    let paused = match switch(&body) {
+        Ok(paused) => paused,
+        Err(response) => return *response,
     };
     app.paused.store(paused, Ordering::Relaxed);
     if paused {
@@ -63,6 +105,18 @@ pub(super) async fn set_pop(State(app): Shared, body: Bytes) -> Response {
         "Pop maintenance mode DISABLED. Normal operation resumed."
     };
     state(paused, message)
+}
+
+/// The `enabled` of a body.
+fn switch(body: &Bytes) -> Result<bool, Box<Response>> {
+    let given: Value = serde_json::from_slice(body).map_err(|e| Box::new(answer::bad_body(e)))?;
+    given
+        .get("enabled")
+        .and_then(Value::as_bool)
+        .ok_or_else(|| {
+            let text = "enabled (boolean) is required";
+            Box::new(answer::error(StatusCode::BAD_REQUEST, text))
+        })
 }
 
 fn state(paused: bool, message: &str) -> Response {

@@ -130,8 +130,8 @@ pub(super) async fn transact(
                 let (message, duplicate) = match pushed.next() {
                     Some(Pushed::Stored(id)) => (id, false),
                     Some(Pushed::Duplicate(id)) => (id, true),
-                    // The room was checked before anything was stored.
-                    Some(Pushed::Full(_)) | None => continue,
+                    // The room was checked before anything was stored, and a transaction is never buffered.
+                    Some(Pushed::Full(_) | Pushed::Buffered(_)) | None => continue,
                 };
                 let mut result = json!({
                     "index": index,
@@ -282,6 +282,7 @@ impl Draft {
             let payload = item.payload.or(item.data).map(RawValue::get);
             group.items.push(PushItem {
                 index: self.pushes.count,
+                accepted: None,
                 txn: txn.map(str::to_owned),
                 trace: item.trace_id.as_str().and_then(|id| id.parse().ok()),
                 producer: self.producer.clone(),

@@ -1,6 +1,7 @@
 //! SQLite and nothing else: every statement of the broker stands in this folder.
 
 mod audit;
+mod buffer;
 mod group;
 mod message;
 mod read;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub(crate) use audit::{beside, length};
+pub(crate) use buffer::BufferedRow;
 pub(crate) use group::GroupRow;
 pub(crate) use message::{GroupState, Home, Page};
 pub(crate) use read::{LoadedCursor, LoadedGroup, LoadedPart, Stored};

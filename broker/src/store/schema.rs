@@ -7,7 +7,7 @@ pub(crate) const APPLICATION_ID: i32 = 0x5175_454e;
 
 /// What each version of the layout adds to the one before; the number of steps is the version this program writes.
 /// A new store walks through all of them, an older one through those it lacks. A released step never changes.
-const STEPS: &[&str] = &[TABLES, FINDERS, SIGNATURES, RETENTION, TRACES];
+const STEPS: &[&str] = &[TABLES, FINDERS, SIGNATURES, RETENTION, TRACES, BUFFER];
 
 /// The layout this program writes.
 pub(crate) const VERSION: i32 = STEPS.len() as i32;
@@ -64,6 +64,20 @@ CREATE TABLE trace_name (
     trace INTEGER NOT NULL,
     PRIMARY KEY (name, trace)
 ) WITHOUT ROWID;
+";
+
+/// Version 6: messages that came during push maintenance.
+const BUFFER: &str = "
+CREATE TABLE buffered (
+    id INTEGER PRIMARY KEY,
+    request INTEGER NOT NULL,
+    queue TEXT NOT NULL,
+    part TEXT NOT NULL,
+    txn TEXT,
+    message BLOB NOT NULL,
+    producer TEXT,
+    payload TEXT NOT NULL
+);
 ";
 
 /// Version 1.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use queen::{ErrorCode, OPERATIONS, SETTINGS};
+use queen::{ErrorCode, SETTINGS};
 
 fn main() -> std::io::Result<()> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
@@ -85,7 +85,7 @@ fn operations() -> String {
          What `queen_call(client, name, params, len)` can do, and `Client::call` in Rust. Parameters are one JSON object; an\n\
          unknown, missing or mistyped one is an error that names it. Results are those of the future.\n"
     );
-    for operation in OPERATIONS {
+    for operation in queen::operations() {
         let _ = write!(
             page,
             "\n## {}\n\n{}\n\n| parameter | type | default | meaning |\n|---|---|---|---|\n",

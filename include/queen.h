@@ -151,6 +151,11 @@ extern "C" {
 #define QUEEN_E_BROKER -407
 
 /**
+ * The broker has no such operation: it is older than that, or of another kind.
+ */
+#define QUEEN_E_UNSUPPORTED -408
+
+/**
  * Some items were refused. The result has one entry per item.
  */
 #define QUEEN_E_PARTIAL -501
@@ -1044,6 +1049,23 @@ struct queen_future_t *queen_delivery_nack(const struct queen_delivery_t *delive
 struct queen_future_t *queen_delivery_settle(const struct queen_delivery_t *delivery,
                                              const char *verdicts,
                                              size_t len);
+
+/**
+ * Adds a trace to the message at `index`: `trace` is a JSON object `{"data": any, "traceNames"?: string or array,
+ * "eventType"?: string}` of `len` bytes.
+ *
+ * It never touches the delivery, and a trace that fails is also logged as a warning, so a handler may free the future at
+ * once. Result: `{"success", "traceId"}`. Errors: QUEEN_E_INVALID_ARGUMENT for an index beyond the delivery;
+ * QUEEN_E_INVALID_JSON; transport and broker errors.
+ *
+ * Ownership: `delivery` is borrowed and may be freed at once; `trace` is copied; the future is returned and freed with
+ * queen_future_free().
+ * Threads: any.
+ */
+struct queen_future_t *queen_delivery_trace(const struct queen_delivery_t *delivery,
+                                            size_t index,
+                                            const char *trace,
+                                            size_t len);
 
 /**
  * 1 when the lease is over for certain, so that no verdict can count any more and the messages come again; else 0.

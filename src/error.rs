@@ -88,6 +88,8 @@ error_codes! {
         "The broker asks for fewer requests (HTTP 429). Try again later.";
     Broker = -407, "QUEEN_E_BROKER", retriable: true, fatal: false,
         "The broker failed (HTTP 5xx). The message has its reason.";
+    Unsupported = -408, "QUEEN_E_UNSUPPORTED", retriable: false, fatal: false,
+        "The broker has no such operation: it is older than that, or of another kind.";
     Partial = -501, "QUEEN_E_PARTIAL", retriable: false, fatal: false,
         "Some items were refused. The result has one entry per item.";
     LeaseLost = -502, "QUEEN_E_LEASE_LOST", retriable: false, fatal: false,

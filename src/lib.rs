@@ -46,6 +46,10 @@ mod runtime;
 mod sys;
 mod transport;
 
+pub use admin::{
+    Analytics, BrokerStatus, DeadLetters, Group, Groups, Messages, Queues, SeekTo, System, Trace,
+    Traces,
+};
 pub use client::{Client, Closed};
 pub use config::{Config, SETTINGS, Secret, Setting};
 pub use consume::{
@@ -55,7 +59,7 @@ pub use consume::{
 pub use dispatch::Dispatcher;
 pub use error::{Error, ErrorCode, Outcome, Result};
 pub use log::{Level, LogSink};
-pub use operation::{OPERATIONS, Operation, Parameter, operations_json};
+pub use operation::{Operation, Parameter, operations, operations_json};
 pub use options::{FlushOptions, PushOptions, RenewOptions};
 pub use output::{AnyPending, Document, Output};
 pub use pending::Pending;
@@ -64,5 +68,6 @@ pub use protocol::ack::{Ack, AckResult, Status};
 pub use protocol::lease::Renewal;
 pub use protocol::pop::{Message, Source};
 pub use protocol::push::{Item, PushResult};
+pub use protocol::queue::QueueOptions;
 pub use queue::Queue;
 pub use runtime::{Life, Living, shutdown};

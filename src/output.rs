@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::client::Closed;
 use crate::consume::{Delivery, Popped, Summary};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::pending::Pending;
 use crate::produce::Flushed;
 use crate::protocol::ack::AckResult;
@@ -19,6 +21,18 @@ impl Document {
     /// The JSON text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The document as a value of the caller's type, such as `serde_json::Value`. [`ErrorCode::BadAnswer`] when it is not
+    /// of that shape.
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        serde_json::from_str(&self.0).map_err(|error| {
+            Error::new(
+                ErrorCode::BadAnswer,
+                format!("the broker's document is of another shape: {error}"),
+            )
+            .with_outcome(Outcome::Refused)
+        })
     }
 }
 

@@ -1,14 +1,11 @@
 //! The fluent way to a queue.
 
-use serde_json::{Map, Value};
-
 use crate::client::Client;
 use crate::consume::{
     ConsumeOptions, Consumer, ConsumerSink, Delivery, PopOptions, Popped, Settlement,
 };
 use crate::error::Result;
 use crate::options::PushOptions;
-use crate::output::Document;
 use crate::pending::Pending;
 use crate::protocol::DEFAULT_PARTITION;
 use crate::protocol::push::{Item, PushResult};
@@ -53,6 +50,18 @@ impl Queue {
     /// The queue's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn partition_name(&self) -> Option<&str> {
+        self.partition.as_deref()
+    }
+
+    pub(crate) fn group_name(&self) -> Option<&str> {
+        self.group.as_deref()
     }
 
     /// Pushes to and pops from this partition alone. Without it pushes go to `Default` and pops to any.
@@ -120,23 +129,5 @@ impl Queue {
         options.group = options.group.or_else(|| self.group.clone());
         self.client
             .consume(options, ConsumerSink::Handler(Box::new(handler)))
-    }
-
-    /// Creates the queue, or sets the options of one that exists: the given ones over the complete set of defaults.
-    /// The options are those of `docs/OPERATIONS.md`, `queue.create`.
-    pub fn create(&self, options: &Map<String, Value>) -> Pending<Document> {
-        self.client
-            .core()
-            .queue_create(&self.name, None, None, options, None)
-    }
-
-    /// Deletes the queue with everything in it. One that does not exist is no error.
-    pub fn delete(&self) -> Pending<Document> {
-        self.client.core().queue_delete(&self.name, None)
-    }
-
-    /// The queue with its partitions and counters.
-    pub fn get(&self) -> Pending<Document> {
-        self.client.core().queue_get(&self.name, None)
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::hub::Hub;
 use super::lease::Lease;
 use super::settle::SettleCall;
+use crate::core::Core;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::log::Level;
@@ -120,6 +121,10 @@ impl Claim {
     pub(crate) fn source(&self) -> &Arc<Source> {
         // A claim is made of at least one message.
         &self.messages[0].source
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.hub.core
     }
 
     pub(crate) fn dispatcher(&self) -> Dispatcher {

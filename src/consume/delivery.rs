@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::claim::{Claim, Verdict};
+use crate::core::Core;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, ErrorCode, Result};
 use crate::pending::Pending;
@@ -47,6 +48,10 @@ impl Delivery {
 
     pub(crate) fn claim(&self) -> &Arc<Claim> {
         &self.0.0
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        self.claim().core()
     }
 
     /// Notes that somebody has it in hand, so that a stop or close does not give it back behind their back. `false`: it is

@@ -75,6 +75,9 @@ pub const QUEEN_E_THROTTLED: i32 = -406;
 /// The broker failed (HTTP 5xx). The message has its reason.
 pub const QUEEN_E_BROKER: i32 = -407;
 
+/// The broker has no such operation: it is older than that, or of another kind.
+pub const QUEEN_E_UNSUPPORTED: i32 = -408;
+
 /// Some items were refused. The result has one entry per item.
 pub const QUEEN_E_PARTIAL: i32 = -501;
 

@@ -8,7 +8,7 @@ use super::future::{future, queen_future_t};
 use super::handle::{
     self, Object, Stamp, body, c_text, guard, internal, lend, lend_text, optional_text,
 };
-use crate::{Delivery, Error, Message, Result};
+use crate::{Delivery, Error, Message, Result, Trace};
 
 /// Messages of one partition under one lease.
 ///
@@ -247,7 +247,7 @@ pub unsafe extern "C" fn queen_delivery_ack(
     delivery: *const queen_delivery_t,
 ) -> *mut queen_future_t {
     // SAFETY: `delivery` is NULL or a living handle by contract.
-    unsafe { settle(delivery, |delivery| Ok(Box::new(delivery.ack()))) }
+    unsafe { future_of(delivery, |delivery| Ok(Box::new(delivery.ack()))) }
 }
 
 /// Fails every message that has no verdict yet: the first of them is charged one of the queue's retries (or goes to the
@@ -265,7 +265,7 @@ pub unsafe extern "C" fn queen_delivery_nack(
 ) -> *mut queen_future_t {
     // SAFETY: `delivery` is NULL or a living handle, `reason` NULL or NUL-terminated, by contract.
     unsafe {
-        settle(delivery, |delivery| {
+        future_of(delivery, |delivery| {
             Ok(Box::new(delivery.nack(optional_text("reason", reason)?)))
         })
     }
@@ -288,7 +288,7 @@ pub unsafe extern "C" fn queen_delivery_settle(
 ) -> *mut queen_future_t {
     // SAFETY: `delivery` is NULL or a living handle, `verdicts` readable for `len`, by contract.
     unsafe {
-        settle(delivery, |delivery| {
+        future_of(delivery, |delivery| {
             Ok(Box::new(
                 delivery.settle_json(body("verdicts", verdicts, len)?),
             ))
@@ -298,7 +298,7 @@ pub unsafe extern "C" fn queen_delivery_settle(
 
 /// # Safety
 /// `delivery` is NULL or a living handle.
-unsafe fn settle(
+unsafe fn future_of(
     delivery: *const queen_delivery_t,
     start: impl FnOnce(&Delivery) -> Result<Box<dyn crate::AnyPending>>,
 ) -> *mut queen_future_t {
@@ -309,6 +309,32 @@ unsafe fn settle(
         .ok()
         .map(|delivery| delivery.delivery.dispatcher());
     future(dispatcher, || start(&delivery?.delivery))
+}
+
+/// Adds a trace to the message at `index`: `trace` is a JSON object `{"data": any, "traceNames"?: string or array,
+/// "eventType"?: string}` of `len` bytes.
+///
+/// It never touches the delivery, and a trace that fails is also logged as a warning, so a handler may free the future at
+/// once. Result: `{"success", "traceId"}`. Errors: QUEEN_E_INVALID_ARGUMENT for an index beyond the delivery;
+/// QUEEN_E_INVALID_JSON; transport and broker errors.
+///
+/// Ownership: `delivery` is borrowed and may be freed at once; `trace` is copied; the future is returned and freed with
+/// queen_future_free().
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn queen_delivery_trace(
+    delivery: *const queen_delivery_t,
+    index: usize,
+    trace: *const c_char,
+    len: usize,
+) -> *mut queen_future_t {
+    // SAFETY: `delivery` is NULL or a living handle, `trace` readable for `len`, by contract.
+    unsafe {
+        future_of(delivery, |delivery| {
+            let trace = Trace::parse(body("trace", trace, len)?)?;
+            Ok(Box::new(delivery.trace(index, trace)))
+        })
+    }
 }
 
 /// 1 when the lease is over for certain, so that no verdict can count any more and the messages come again; else 0.

@@ -36,7 +36,7 @@ pub(crate) fn segment(what: &str, text: &str) -> Result<String> {
 }
 
 /// One `key=value` of a query string, percent-encoded.
-fn query_pair(path: &mut String, key: &str, value: &str) {
+pub(crate) fn query_pair(path: &mut String, key: &str, value: &str) {
     path.push(if path.contains('?') { '&' } else { '?' });
     path.push_str(key);
     path.push('=');
@@ -60,6 +60,11 @@ pub(crate) fn check_name(what: &str, name: &str, may_be_empty: bool) -> Result<(
 /// The error that a status outside 2xx stands for, with the reason that the body gives.
 pub(crate) fn refusal(status: u16, body: &[u8]) -> Error {
     let (code, outcome) = match status {
+        // Unlike a thing that is not there.
+        404 if text_of(body, "code").as_deref() == Some("no_such_route") => {
+            (ErrorCode::Unsupported, Outcome::Refused)
+        }
+        405 | 501 => (ErrorCode::Unsupported, Outcome::Refused),
         401 => (ErrorCode::Unauthorized, Outcome::Refused),
         403 => (ErrorCode::Forbidden, Outcome::Refused),
         404 => (ErrorCode::NotFound, Outcome::Refused),
@@ -77,12 +82,16 @@ pub(crate) fn refusal(status: u16, body: &[u8]) -> Error {
     .with_http_status(status)
 }
 
+/// A text of a JSON body.
+fn text_of(body: &[u8], key: &str) -> Option<String> {
+    let value: Value = serde_json::from_slice(body).ok()?;
+    Some(value.get(key)?.as_str()?.to_owned())
+}
+
 /// The `error` of a JSON body, else the start of the text.
 fn reason(body: &[u8]) -> String {
-    if let Ok(Value::Object(object)) = serde_json::from_slice(body)
-        && let Some(error) = object.get("error").and_then(Value::as_str)
-    {
-        return error.to_owned();
+    if let Some(error) = text_of(body, "error") {
+        return error;
     }
     let text = String::from_utf8_lossy(body);
     match text.trim() {
@@ -100,18 +109,26 @@ pub(crate) fn bad_answer(route: &str, why: impl std::fmt::Display) -> Error {
     .with_outcome(Outcome::Unknown)
 }
 
-/// A JSON document of the broker, passed through as it is. An `error` inside an answer of status 200 is an error.
+/// A JSON document of the broker, passed through as it is; null where it answers without one. A refusal inside an answer
+/// of status 200 is an error.
 pub(crate) fn document(route: &str, body: &Bytes) -> Result<String> {
+    if body.is_empty() {
+        return Ok("null".into());
+    }
     let text = std::str::from_utf8(body).map_err(|error| bad_answer(route, error))?;
     let value: Value = serde_json::from_str(text).map_err(|error| bad_answer(route, error))?;
-    if let Some(error) = value.get("error").and_then(Value::as_str) {
-        return Err(Error::new(
+    let told = |key: &str| value.get(key).and_then(Value::as_str);
+    let failed = value.get("success").and_then(Value::as_bool) == Some(false);
+    let why =
+        told("error").or_else(|| failed.then(|| told("message").unwrap_or("no reason given")));
+    match why {
+        None => Ok(text.to_owned()),
+        Some(why) => Err(Error::new(
             ErrorCode::BadRequest,
-            format!("the broker refused {route}: {error}"),
+            format!("the broker refused {route}: {why}"),
         )
-        .with_outcome(Outcome::Refused));
+        .with_outcome(Outcome::Refused)),
     }
-    Ok(text.to_owned())
 }
 
 #[cfg(test)]
@@ -146,9 +163,31 @@ mod tests {
     }
 
     #[test]
+    fn a_missing_route_is_told_from_a_missing_thing() {
+        let code = |status, body: &[u8]| refusal(status, body).code();
+        let no_route = br#"{"error":"Not Found","code":"no_such_route"}"#;
+        assert_eq!(code(404, no_route), ErrorCode::Unsupported);
+        assert_eq!(code(405, b""), ErrorCode::Unsupported);
+        assert_eq!(
+            code(404, br#"{"error":"Queue not found"}"#),
+            ErrorCode::NotFound
+        );
+        assert_eq!(code(404, b"<html>"), ErrorCode::NotFound);
+    }
+
+    #[test]
     fn an_error_inside_a_200_is_an_error() {
         let error = document("configure", &Bytes::from_static(br#"{"error":"nope"}"#)).unwrap_err();
         assert!(error.message().contains("nope"));
+        let refused = |body: &'static str| document("x", &Bytes::from_static(body.as_bytes()));
+        assert!(
+            refused(r#"{"success":false,"message":"why"}"#)
+                .unwrap_err()
+                .message()
+                .contains("why")
+        );
+        assert_eq!(refused("").unwrap(), "null");
+        assert!(refused(r#"{"success":true,"error":null}"#).is_ok());
         assert!(document("configure", &Bytes::from_static(b"{]")).is_err());
     }
 }

@@ -1,10 +1,15 @@
 //! What the Rust client promises, on every broker of `QUEEN_TEST_BROKERS`.
 
 mod consume;
+mod groups;
+mod letters;
 mod produce;
+mod queues;
 mod settle;
+mod status;
 #[path = "../support/mod.rs"]
 mod support;
+mod traces;
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -14,10 +19,11 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use queen::{
-    Ack, AckOptions, Client, ConsumeOptions, ConsumerEvent, ConsumerSink, Delivery, ErrorCode,
-    Item, MessageVerdict, PopOptions, Queue, Settlement, Status, StopReason,
+    Ack, AckOptions, Client, ConsumeOptions, ConsumerEvent, ConsumerSink, Delivery, Document,
+    Error, ErrorCode, Item, MessageVerdict, Pending, PopOptions, Queue, QueueOptions, SeekTo,
+    Settlement, Status, StopReason, Trace,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use support::brokers::{TestBroker, brokers};
 
 type Tested = Result<(), Failed>;
@@ -26,6 +32,12 @@ type Tested = Result<(), Failed>;
 const LONG: Duration = Duration::from_secs(60);
 
 type Tests = &'static [(&'static str, fn(&TestBroker) -> Tested)];
+
+/// A table of tests by their names.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name)),*] };
+}
+use tests;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -38,7 +50,17 @@ fn main() -> ExitCode {
     };
     let mut trials = Vec::new();
     for broker in &brokers {
-        for (name, test) in [produce::TESTS, settle::TESTS, consume::TESTS].concat() {
+        let tests = [
+            produce::TESTS,
+            settle::TESTS,
+            consume::TESTS,
+            queues::TESTS,
+            letters::TESTS,
+            traces::TESTS,
+            groups::TESTS,
+            status::TESTS,
+        ];
+        for (name, test) in tests.concat() {
             let broker = broker.clone();
             trials.push(Trial::test(format!("{}::{name}", broker.name), move || {
                 test(&broker)
@@ -103,6 +125,28 @@ fn numbers(delivery: &Delivery) -> Vec<u32> {
 
 fn verdict(index: usize, status: Status) -> Vec<MessageVerdict> {
     serde_json::from_value(json!([{ "index": index, "status": status }])).unwrap()
+}
+
+/// The document of an operation that goes well.
+fn told(pending: Pending<Document>) -> Value {
+    pending.wait(LONG).unwrap().json().unwrap()
+}
+
+fn refused<T: Clone>(pending: Pending<T>) -> Error {
+    match pending.wait(LONG) {
+        Ok(_) => panic!("it went well"),
+        Err(error) => error,
+    }
+}
+
+/// The document of an operation by its name.
+fn call(client: &Client, operation: &str, params: Value) -> Result<Value, Error> {
+    let running = client.call(operation, &params.to_string())?;
+    assert!(running.wait_for(LONG)?, "{operation} does not end");
+    match running.error() {
+        Some(error) => Err(error.clone()),
+        None => Ok(serde_json::from_str(&running.to_json().unwrap()).unwrap()),
+    }
 }
 
 fn close(client: Client) -> Tested {

@@ -106,7 +106,7 @@ fn queues_are_created_shown_and_deleted(broker: &TestBroker) -> Tested {
     let queue = fresh(&client);
     let created: serde_json::Value = serde_json::from_str(
         queue
-            .create(json!({"leaseTime": 7}).as_object().unwrap())
+            .create(QueueOptions::new().lease_time_seconds(7))
             .wait(LONG)?
             .as_str(),
     )?;

@@ -74,7 +74,7 @@ fn a_dropped_delivery_comes_again_uncharged(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client);
     queue
-        .create(json!({"retryLimit": 1}).as_object().unwrap())
+        .create(QueueOptions::new().retry_limit(1))
         .wait(LONG)?;
     push(&queue, [7]);
     // More often than the retries allow.

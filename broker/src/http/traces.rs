@@ -20,7 +20,7 @@ use crate::store::TraceRow;
 struct Trace<'a> {
     transaction_id: Option<String>,
     partition_id: Option<String>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "super::transaction::some")]
     data: Option<&'a RawValue>,
     consumer_group: Option<String>,
     #[serde(default)]

@@ -57,8 +57,8 @@ struct Item<'a> {
     trace_id: Value,
 }
 
-/// A payload that is there, `null` included.
-fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+/// A value that is there, `null` included.
+pub(super) fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
 }
 

@@ -603,7 +603,9 @@ int32_t queen_error_outcome(const struct queen_error_t *error);
 
 /**
  * The error as a JSON object: `code`, `name`, `message`, `httpStatus` (or null), `retriable`, `fatal`, `outcome`
- * ("notApplied", "unknown", "refused"), `transactionIds` (of a push) and `result` (of a call refused in part).
+ * ("notApplied", "unknown", "refused"), and where they apply `brokerCode` (the word that the broker or a proxy has for the
+ * refusal, such as "quota_exceeded"), `retryAfterMillis` (the pause that it asks for), `transactionIds` (of a push) and
+ * `result` (of a call refused in part).
  *
  * Returns NULL for NULL. `len` receives the length in bytes; it may be NULL.
  *

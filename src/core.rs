@@ -29,7 +29,7 @@ pub(crate) struct Core {
     pub(crate) id: u64,
     pub(crate) config: Config,
     pub(crate) transport: Transport,
-    pub(crate) logger: Logger,
+    pub(crate) logger: Arc<Logger>,
     /// The thread on which callbacks run, one at a time.
     pub(crate) dispatcher: Arc<Workers>,
     pub(crate) budget: Budget,
@@ -70,8 +70,8 @@ impl Core {
     /// Connects to nothing and starts nothing.
     pub(crate) fn new(config: Config) -> Result<Arc<Core>> {
         let id = next_id();
-        let transport = Transport::new(&config)?;
-        let logger = Logger::from_environment();
+        let logger = Arc::new(Logger::from_environment());
+        let transport = Transport::new(&config, &logger)?;
         logger.log(
             Level::Info,
             "client.new",
@@ -208,7 +208,6 @@ impl Core {
         let began = Instant::now();
         let result = self.transport.send(request).await;
         if self.logger.wants(Level::Debug) {
-            let path = request.path.split('?').next().unwrap_or_default();
             let outcome = match &result {
                 Ok(answer) => ("status", answer.status.into()),
                 Err(error) => ("error", error.to_string().into()),
@@ -220,7 +219,7 @@ impl Core {
                 "a request has ended",
                 &[
                     ("method", request.method.as_str().into()),
-                    ("path", path.into()),
+                    ("path", request.bare_path().into()),
                     outcome,
                     ("millis", millis.into()),
                 ],

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Declares [`ErrorCode`] and everything that is told about a code, in one table.
 macro_rules! error_codes {
@@ -151,6 +152,8 @@ struct Inner {
     code: ErrorCode,
     message: String,
     http_status: Option<u16>,
+    broker_code: Option<String>,
+    retry_after: Option<Duration>,
     outcome: Outcome,
     transaction_ids: Vec<String>,
     result: Option<String>,
@@ -166,6 +169,8 @@ impl Error {
             code,
             message: message.into(),
             http_status: None,
+            broker_code: None,
+            retry_after: None,
             outcome: Outcome::NotApplied,
             transaction_ids: Vec::new(),
             result: None,
@@ -185,6 +190,21 @@ impl Error {
     /// The same error with the HTTP status that a broker answered.
     pub fn with_http_status(self, status: u16) -> Error {
         self.edit(|inner| inner.http_status = Some(status))
+    }
+
+    /// The same error with the word that the broker or a proxy has for it.
+    pub fn with_broker_code(self, code: impl Into<String>) -> Error {
+        self.edit(|inner| inner.broker_code = Some(code.into()))
+    }
+
+    /// The same error with the pause that the broker asks for.
+    pub fn with_retry_after(self, pause: Duration) -> Error {
+        self.edit(|inner| inner.retry_after = Some(pause))
+    }
+
+    /// The same error with a remark behind its message.
+    pub(crate) fn note(self, remark: &str) -> Error {
+        self.edit(|inner| inner.message.push_str(&format!(" ({remark})")))
     }
 
     /// The same error with the ids under which the call's messages may have been stored.
@@ -217,6 +237,16 @@ impl Error {
         self.0.http_status
     }
 
+    /// The word that the broker or a proxy before it has for the refusal, such as `rate_limited` or `quota_exceeded`.
+    pub fn broker_code(&self) -> Option<&str> {
+        self.0.broker_code.as_deref()
+    }
+
+    /// How long the broker asks to wait before the next try.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
     /// What is known about the effect of the call.
     pub fn outcome(&self) -> Outcome {
         self.0.outcome
@@ -243,7 +273,8 @@ impl Error {
     }
 
     /// The error as a JSON object: `code`, `name`, `message`, `httpStatus` (or null), `retriable`, `fatal`,
-    /// `outcome` (`notApplied`, `unknown`, `refused`), and where they apply `transactionIds` and `result`.
+    /// `outcome` (`notApplied`, `unknown`, `refused`), and where they apply `brokerCode`, `retryAfterMillis`,
+    /// `transactionIds` and `result`.
     pub fn to_json(&self) -> String {
         let mut object = serde_json::json!({
             "code": self.code().number(),
@@ -254,6 +285,12 @@ impl Error {
             "fatal": self.is_fatal(),
             "outcome": self.outcome().as_str(),
         });
+        if let Some(code) = self.broker_code() {
+            object["brokerCode"] = code.into();
+        }
+        if let Some(pause) = self.retry_after() {
+            object["retryAfterMillis"] = (pause.as_millis() as u64).into();
+        }
         if !self.0.transaction_ids.is_empty() {
             object["transactionIds"] = self.0.transaction_ids.clone().into();
         }

@@ -16,8 +16,24 @@ use crate::error::{Error, ErrorCode, Result};
 pub struct Config {
     /// The brokers: one `embedded:` URL, or one or more `http:` / `https:` URLs.
     pub urls: Vec<String>,
-    /// Deadline of a call that names none.
+    /// Deadline of a call that names none, with all its repeats and pauses.
     pub timeout_millis: u64,
+    /// How long one attempt may take where another may follow; half of the call's deadline where that is longer.
+    pub request_timeout_millis: u64,
+    /// How long the making of a connection may take, TLS included.
+    pub connect_timeout_millis: u64,
+    /// How often a request is tried in all, each time at every broker that is not known to be down.
+    pub retry_attempts: u32,
+    /// Pause before the second attempt; doubled before each further one.
+    pub retry_delay_millis: u64,
+    /// The longest pause before an attempt, also where a broker asks for more.
+    pub retry_max_delay_millis: u64,
+    /// How often a request is sent in all while a broker answers 429.
+    pub throttled_attempts: u32,
+    /// Whether a request that fails at one broker is tried at the others.
+    pub enable_failover: bool,
+    /// The largest answer that is taken.
+    pub max_answer_bytes: usize,
     /// Token sent as `Authorization: Bearer`. Never logged.
     pub bearer_token: Option<Secret>,
     /// Bound on messages handed over and not complete.
@@ -62,6 +78,14 @@ impl Config {
         Config {
             urls: vec![url.into()],
             timeout_millis: 30_000,
+            request_timeout_millis: 15_000,
+            connect_timeout_millis: 5_000,
+            retry_attempts: 3,
+            retry_delay_millis: 1_000,
+            retry_max_delay_millis: 30_000,
+            throttled_attempts: 10,
+            enable_failover: true,
+            max_answer_bytes: 512 << 20,
             bearer_token: None,
             max_pending_messages: 100_000,
             max_pending_bytes: 128 << 20,

@@ -37,7 +37,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: "array of strings",
         default: "(required, or url)",
         range: "one or more http(s) URLs",
-        doc: "The brokers of a cluster. Requests go round-robin; one that cannot be connected to is passed over.",
+        doc: "The brokers of a cluster. ",
         apply: |config, value| {
             config.urls = match value {
                 Value::Array(items) => items
@@ -54,9 +54,97 @@ pub const SETTINGS: &[Setting] = &[
         kind: "integer, milliseconds",
         default: "30000",
         range: "1 to 86400000",
-        doc: "Deadline of a call that names none. A waiting pop has its own waiting time on top.",
+        doc: "Deadline of a call that names none: all attempts and pauses end by then. A waiting pop has its own waiting time on top.",
         apply: |config, value| {
             config.timeout_millis = integer(value, 1, 86_400_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "requestTimeoutMillis",
+        kind: "integer, milliseconds",
+        default: "15000",
+        range: "1 to 86400000",
+        doc: "How long one attempt of a call may take where another can follow; half of the call's deadline where that is longer. What cannot be repeated, such as a pop, may take all of its call's time.",
+        apply: |config, value| {
+            config.request_timeout_millis = integer(value, 1, 86_400_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "connectTimeoutMillis",
+        kind: "integer, milliseconds",
+        default: "5000",
+        range: "1 to 86400000",
+        doc: "How long the making of a connection may take, TLS included.",
+        apply: |config, value| {
+            config.connect_timeout_millis = integer(value, 1, 86_400_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "retryAttempts",
+        kind: "integer",
+        default: "3",
+        range: "1 to 1000",
+        doc: "How often a request is tried in all when brokers cannot be reached, break off or answer 5xx. With several brokers each try goes to one after another, without a pause, until one answers. What must not be done twice is not sent again once a broker may have seen it. 4xx are never tried again, but for 429.",
+        apply: |config, value| {
+            config.retry_attempts = integer(value, 1, 1000)? as u32;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "retryDelayMillis",
+        kind: "integer, milliseconds",
+        default: "1000",
+        range: "0 to 3600000",
+        doc: "Pause before the second try, doubled before each further one, a fifth more or less. A pause that would end after the call's deadline is left out: the call fails with the error it has.",
+        apply: |config, value| {
+            config.retry_delay_millis = integer(value, 0, 3_600_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "retryMaxDelayMillis",
+        kind: "integer, milliseconds",
+        default: "30000",
+        range: "0 to 3600000",
+        doc: "The longest such pause, also where the `Retry-After` of a broker asks for more.",
+        apply: |config, value| {
+            config.retry_max_delay_millis = integer(value, 0, 3_600_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "throttledAttempts",
+        kind: "integer",
+        default: "10",
+        range: "1 to 1000",
+        doc: "How often a request is sent in all to a broker that answers 429: after the pause that its `Retry-After` names, else 500 ms and double each time. A waiting pop goes on until its deadline.",
+        apply: |config, value| {
+            config.throttled_attempts = integer(value, 1, 1000)? as u32;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "enableFailover",
+        kind: "boolean",
+        default: "true",
+        range: "true, false",
+        doc: "Whether a request that fails at one broker is tried at the others at once.",
+        apply: |config, value| {
+            config.enable_failover = boolean(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "maxAnswerBytes",
+        kind: "integer, bytes",
+        default: "536870912",
+        range: "1024 to 1099511627776",
+        doc: "The largest answer that is taken; a larger one fails with `QUEEN_E_BAD_ANSWER`.",
+        apply: |config, value| {
+            config.max_answer_bytes = integer(value, 1024, 1 << 40)? as usize;
             Ok(())
         },
     },
@@ -128,6 +216,12 @@ fn text(value: &Value) -> std::result::Result<String, String> {
         .ok_or_else(|| "must be a string".into())
 }
 
+fn boolean(value: &Value) -> std::result::Result<bool, String> {
+    value
+        .as_bool()
+        .ok_or_else(|| "must be true or false".into())
+}
+
 fn integer(value: &Value, least: u64, most: u64) -> std::result::Result<u64, String> {
     value
         .as_u64()
@@ -142,26 +236,35 @@ mod tests {
     #[test]
     fn defaults_of_the_table_are_the_defaults() {
         let config = Config::new("embedded:");
-        let shown = |name: &str| {
-            SETTINGS
-                .iter()
-                .find(|setting| setting.name == name)
-                .unwrap()
-                .default
-        };
-        assert_eq!(shown("timeoutMillis"), config.timeout_millis.to_string());
-        assert_eq!(
-            shown("maxPendingMessages"),
-            config.max_pending_messages.to_string()
-        );
-        assert_eq!(
-            shown("maxPendingBytes"),
-            config.max_pending_bytes.to_string()
-        );
-        assert_eq!(shown("maxParkedPolls"), config.max_parked_polls.to_string());
-        assert_eq!(
-            shown("cancelGraceMillis"),
-            config.cancel_grace_millis.to_string()
-        );
+        for (name, value) in [
+            ("timeoutMillis", config.timeout_millis.to_string()),
+            (
+                "requestTimeoutMillis",
+                config.request_timeout_millis.to_string(),
+            ),
+            (
+                "connectTimeoutMillis",
+                config.connect_timeout_millis.to_string(),
+            ),
+            ("retryAttempts", config.retry_attempts.to_string()),
+            ("retryDelayMillis", config.retry_delay_millis.to_string()),
+            (
+                "retryMaxDelayMillis",
+                config.retry_max_delay_millis.to_string(),
+            ),
+            ("throttledAttempts", config.throttled_attempts.to_string()),
+            ("enableFailover", config.enable_failover.to_string()),
+            ("maxAnswerBytes", config.max_answer_bytes.to_string()),
+            (
+                "maxPendingMessages",
+                config.max_pending_messages.to_string(),
+            ),
+            ("maxPendingBytes", config.max_pending_bytes.to_string()),
+            ("maxParkedPolls", config.max_parked_polls.to_string()),
+            ("cancelGraceMillis", config.cancel_grace_millis.to_string()),
+        ] {
+            let setting = SETTINGS.iter().find(|setting| setting.name == name);
+            assert_eq!(setting.unwrap().default, value, "{name}");
+        }
     }
 }

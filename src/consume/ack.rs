@@ -13,7 +13,7 @@ use crate::pending::Pending;
 use crate::protocol::ack::{self, Ack, AckResult};
 use crate::protocol::lease::{self, Renewal};
 use crate::protocol::{QUEUE_MODE, check_name};
-use crate::transport::{self, Request};
+use crate::transport::{self, Repeat, Request};
 
 /// How to ack by ids.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -78,7 +78,16 @@ impl Hub {
                 let mut failure = None;
                 if !rest.is_empty() && pending.mark_sent() {
                     let (places, acks): (Vec<usize>, Vec<Ack>) = rest.into_iter().unzip();
-                    let request = Request::post(ack::PATH, ack::body(&acks, &group)?, deadline);
+                    // Without a lease to fence it, a failure told twice would count twice.
+                    let counts_once = acks
+                        .iter()
+                        .all(|ack| ack.lease_id.is_some() || !ack.status.is_negative());
+                    let repeat = match counts_once {
+                        true => Repeat::Safe,
+                        false => Repeat::IfNotSent,
+                    };
+                    let request = Request::post(ack::PATH, ack::body(&acks, &group)?, deadline)
+                        .repeat(repeat);
                     match core
                         .send(&request)
                         .await
@@ -189,7 +198,8 @@ impl Hub {
                 if !pending.mark_sent() {
                     return Err(Error::new(ErrorCode::Cancelled, "the call was cancelled"));
                 }
-                let request = Request::post(path, lease::body(lease_seconds), deadline);
+                let request =
+                    Request::post(path, lease::body(lease_seconds), deadline).repeat(Repeat::Safe);
                 let body = core.send(&request).await?.success()?;
                 lease::parse(&lease_id, &body)
             })

@@ -20,7 +20,7 @@ use crate::pending::Pending;
 use crate::protocol::ack::{self, Ack, AckResult, Status};
 use crate::protocol::pop::{Message, Source};
 use crate::runtime::lock;
-use crate::transport::{self, Request};
+use crate::transport::{self, Repeat, Request};
 
 /// A verdict on one message of a claim.
 #[derive(Clone, Debug)]
@@ -409,7 +409,9 @@ impl Claim {
         let deadline = transport::after(self.hub.core.config.timeout_millis);
         let mut backoff = Duration::from_millis(50);
         loop {
-            let request = Request::post(ack::PATH, body.clone(), deadline);
+            let request = Request::post(ack::PATH, body.clone(), deadline)
+                .repeat(Repeat::Safe)
+                .once();
             let answer = match self.hub.core.send(&request).await {
                 Ok(answer) => answer.success().and_then(|body| ack::parse(acks, &body)),
                 Err(error) => Err(error),

@@ -13,7 +13,7 @@ use crate::error::ErrorCode;
 use crate::log::Level;
 use crate::protocol::lease;
 use crate::runtime::lock;
-use crate::transport::{self, Request};
+use crate::transport::{self, Repeat, Request};
 
 pub(crate) struct Lease {
     id: String,
@@ -114,7 +114,8 @@ impl Lease {
         patience: Duration,
     ) -> crate::error::Result<bool> {
         let deadline = Instant::now() + patience.max(Duration::from_secs(1));
-        let request = Request::post(lease::path(&self.id)?, lease::body(seconds), deadline);
+        let request = Request::post(lease::path(&self.id)?, lease::body(seconds), deadline)
+            .repeat(Repeat::Safe);
         let body = hub.core.send(&request).await?.success()?;
         let renewal = lease::parse(&self.id, &body)?;
         let live = self.live.load(Ordering::SeqCst) as u64;

@@ -16,7 +16,7 @@ use crate::pending::Pending;
 use crate::protocol::pop::{self, Query};
 use crate::protocol::{QUEUE_MODE, check_name};
 use crate::runtime::lock;
-use crate::transport::{self, Request};
+use crate::transport::{self, Repeat, Request};
 
 /// How to pop. Every field has a default.
 #[derive(Clone, Debug, Deserialize)]
@@ -234,7 +234,9 @@ impl Hub {
         renew: Option<Renew>,
         on_lost: OnLost,
     ) -> Result<Vec<Delivery>> {
-        let request = Request::get(query.path()?, deadline);
+        let request = Request::get(query.path()?, deadline)
+            .repeat(Repeat::IfNotSent)
+            .waiting(query.wait_millis.is_some());
         let _place = match query.wait_millis {
             Some(_) => tokio::time::timeout_at(deadline, self.core.transport.parking_place())
                 .await

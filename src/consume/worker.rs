@@ -1,6 +1,5 @@
 //! One worker of a consumer: poll, hand over, wait for the settlement, poll again.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,7 +59,7 @@ impl Shared {
                             ("backoffMillis", transport::ms(backoff).into()),
                         ],
                     );
-                    self.pause(jittered(backoff)).await;
+                    self.pause(transport::jittered(backoff)).await;
                     backoff = (backoff * 2).min(LAST_BACKOFF);
                 }
                 None => {}
@@ -260,10 +259,4 @@ fn ends_consumer(error: &Error) -> bool {
             | Forked
             | Internal
     )
-}
-
-/// The pause with up to a fifth more or less, so that many clients do not come back at the same moment.
-fn jittered(pause: Duration) -> Duration {
-    let noise = RandomState::new().build_hasher().finish() % 400;
-    pause.mul_f64(0.8 + noise as f64 / 1000.0)
 }

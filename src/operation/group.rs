@@ -52,6 +52,7 @@ pub(crate) static SUBSCRIBE: Operation = Operation::post(
     },
     TIMEOUT,
 ])
+.repeatable()
 .says(
     "Moves the begin of a group's subscription, in all its queues. Partitions that it has read already are left as they are; \
      `group.seek` moves those.",

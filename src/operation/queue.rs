@@ -31,6 +31,7 @@ pub(crate) static CREATE: Operation = Operation::post("queue.create", "/api/v1/c
         TIMEOUT,
     ])
     .prepared(complete)
+    .repeatable()
     .says(
         "Creates a queue, or sets the options of one that exists. Options that are not named get their defaults.",
         "the broker's document: `{\"configured\", \"queueId\", \"queue\", \"namespace\", \"task\", \"options\", …}`",

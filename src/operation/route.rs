@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::output::Document;
 use crate::pending::Pending;
 use crate::protocol::{self, check_name, query_pair, segment};
-use crate::transport::{self, Request};
+use crate::transport::{self, Answer, Repeat, Request};
 
 /// The longest path with query that every HTTP library on the way still takes, in bytes.
 const MAX_PATH_BYTES: usize = 60_000;
@@ -54,6 +54,7 @@ pub(super) struct Route {
     method: Method,
     /// `{name}` stands for a parameter; what is in `[…]` is left out when its parameter is not given.
     path: &'static str,
+    repeat: Repeat,
     /// Looks at all parameters together, and may set some.
     prepare: Option<fn(&mut Params) -> Result<()>>,
     work: Work,
@@ -82,6 +83,10 @@ impl Operation {
             parameters: &[TIMEOUT],
             result: "",
             run: Run::Route(Route {
+                repeat: match method {
+                    Method::POST => Repeat::IfNotSent,
+                    _ => Repeat::Safe,
+                },
                 method,
                 path,
                 prepare: None,
@@ -104,6 +109,14 @@ impl Operation {
     pub(super) const fn prepared(mut self, prepare: fn(&mut Params) -> Result<()>) -> Operation {
         if let Run::Route(route) = &mut self.run {
             route.prepare = Some(prepare);
+        }
+        self
+    }
+
+    /// Done twice, it does what it does once.
+    pub(super) const fn repeatable(mut self) -> Operation {
+        if let Run::Route(route) = &mut self.run {
+            route.repeat = Repeat::Safe;
         }
         self
     }
@@ -311,19 +324,20 @@ pub(super) struct Call {
 
 impl Call {
     /// Sends the request that these parameters make.
-    pub(super) async fn send(&self, params: &Params) -> Result<Bytes> {
+    pub(super) async fn send(&self, params: &Params) -> Result<Answer> {
         let (path, body) = self.route.target(self.operation, params)?;
         let request = match body {
             Some(body) => Request::post(path, body, self.deadline),
             None if self.route.method == Method::DELETE => Request::delete(path, self.deadline),
             None => Request::get(path, self.deadline),
         };
-        self.core.send(&request).await?.success()
+        let request = request.repeat(self.route.repeat);
+        self.core.send(&request).await
     }
 
     /// As [`send`](Self::send); the answer is a JSON document.
     pub(super) async fn document(&self, params: &Params) -> Result<String> {
-        protocol::document(self.operation.name, &self.send(params).await?)
+        protocol::document(self.operation.name, &self.send(params).await?.success()?)
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) static PROMETHEUS: Operation =
 
 /// An answer that is not JSON, as a JSON string.
 async fn text(call: Call) -> Result<String> {
-    let body = call.send(&call.params).await?;
+    let body = call.send(&call.params).await?.text()?;
     let text =
         std::str::from_utf8(&body).map_err(|error| bad_answer("metrics.prometheus", error))?;
     // Where there is no such route, some brokers answer with the page of their dashboard.
@@ -51,6 +51,7 @@ async fn text(call: Call) -> Result<String> {
 }
 
 pub(crate) static REFRESH: Operation = Operation::post("stats.refresh", "/api/v1/stats/refresh")
+    .repeatable()
     .says(
         "Counts anew what `queue.list`, `overview` and `status` tell from a cache.",
         "the broker's document, with `refreshedAt`",
@@ -67,6 +68,7 @@ pub(crate) static MAINTENANCE: Operation =
 pub(crate) static SET_MAINTENANCE: Operation =
     Operation::post("maintenance.set", "/api/v1/system/maintenance")
         .takes(&[ENABLED, TIMEOUT])
+        .repeatable()
         .says(
             "Switches push maintenance, for all clients: while it is on, pushes are accepted as `buffered` and stored later.",
             "the broker's document: `{\"maintenanceMode\", \"bufferedMessages\", …}`",
@@ -81,6 +83,7 @@ pub(crate) static POP_MAINTENANCE: Operation =
 pub(crate) static SET_POP_MAINTENANCE: Operation =
     Operation::post("maintenance.pop.set", "/api/v1/system/maintenance/pop")
         .takes(&[ENABLED, TIMEOUT])
+        .repeatable()
         .says(
             "Switches pop maintenance, for all clients: while it is on, pops answer at once and bring nothing.",
             "the broker's document: `{\"popMaintenanceMode\", \"message\"}`",

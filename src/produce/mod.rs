@@ -13,7 +13,7 @@ use crate::options::PushOptions;
 use crate::pending::Pending;
 use crate::protocol::push::{self, Item, Push, PushResult};
 use crate::runtime::lock;
-use crate::transport::{self, Request};
+use crate::transport::{self, Repeat, Request};
 
 /// The producing side of a client.
 pub(crate) struct Producer {
@@ -71,7 +71,9 @@ impl Producer {
                 if !pending.mark_sent() {
                     return Err(Error::new(ErrorCode::Cancelled, "the call was cancelled"));
                 }
-                let request = Request::post(push::PATH, push.body.clone(), deadline);
+                // The items have their ids, so that the broker takes a repeat for a duplicate.
+                let request =
+                    Request::post(push::PATH, push.body.clone(), deadline).repeat(Repeat::Safe);
                 let answer = producer
                     .core
                     .send(&request)

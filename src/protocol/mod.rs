@@ -59,11 +59,11 @@ pub(crate) fn check_name(what: &str, name: &str, may_be_empty: bool) -> Result<(
 
 /// The error that a status outside 2xx stands for, with the reason that the body gives.
 pub(crate) fn refusal(status: u16, body: &[u8]) -> Error {
+    let told = told(body);
+    let word = told.as_ref().and_then(|told| told.code.as_deref());
     let (code, outcome) = match status {
         // Unlike a thing that is not there.
-        404 if text_of(body, "code").as_deref() == Some("no_such_route") => {
-            (ErrorCode::Unsupported, Outcome::Refused)
-        }
+        404 if word == Some("no_such_route") => (ErrorCode::Unsupported, Outcome::Refused),
         405 | 501 => (ErrorCode::Unsupported, Outcome::Refused),
         401 => (ErrorCode::Unauthorized, Outcome::Refused),
         403 => (ErrorCode::Forbidden, Outcome::Refused),
@@ -74,30 +74,41 @@ pub(crate) fn refusal(status: u16, body: &[u8]) -> Error {
         500..=599 => (ErrorCode::Broker, Outcome::Unknown),
         _ => (ErrorCode::BadAnswer, Outcome::Unknown),
     };
-    Error::new(
-        code,
-        format!("the broker answered HTTP {status}: {}", reason(body)),
-    )
-    .with_outcome(outcome)
-    .with_http_status(status)
+    let reason = match &told {
+        Some(told) => told.message.clone(),
+        None => match String::from_utf8_lossy(body).trim() {
+            "" => "no reason given".into(),
+            text => text.chars().take(200).collect(),
+        },
+    };
+    let error = Error::new(code, format!("the broker answered HTTP {status}: {reason}"))
+        .with_outcome(outcome)
+        .with_http_status(status);
+    match told.and_then(|told| told.code) {
+        Some(word) => error.with_broker_code(word),
+        None => error,
+    }
 }
 
-/// A text of a JSON body.
-fn text_of(body: &[u8], key: &str) -> Option<String> {
-    let value: Value = serde_json::from_slice(body).ok()?;
-    Some(value.get(key)?.as_str()?.to_owned())
+/// What a JSON body says about an error.
+struct Told {
+    message: String,
+    code: Option<String>,
 }
 
-/// The `error` of a JSON body, else the start of the text.
-fn reason(body: &[u8]) -> String {
-    if let Some(error) = text_of(body, "error") {
-        return error;
-    }
-    let text = String::from_utf8_lossy(body);
-    match text.trim() {
-        "" => "no reason given".into(),
-        text => text.chars().take(200).collect(),
-    }
+/// Reads all kinds of error bodies: `{"error":text}`, with a `code`, and `{"error":code,"reason":code,"detail":text}`.
+fn told(body: &[u8]) -> Option<Told> {
+    let Ok(Value::Object(object)) = serde_json::from_slice(body) else {
+        return None;
+    };
+    let text = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+    let error = text("error")?;
+    let code = text("code").or_else(|| text("reason"));
+    let message = match text("detail") {
+        Some(detail) => format!("{error}: {detail}"),
+        None => error,
+    };
+    Some(Told { message, code })
 }
 
 /// An answer of status 2xx that does not say what the protocol promises.
@@ -159,6 +170,7 @@ mod tests {
         assert_eq!(error.outcome(), Outcome::Unknown);
         assert!(error.message().contains("pool"));
         assert_eq!(refusal(400, b"bad query").outcome(), Outcome::Refused);
+        assert!(refusal(400, b"bad query").message().contains("bad query"));
         assert_eq!(refusal(302, b"").code(), ErrorCode::BadAnswer);
     }
 
@@ -173,6 +185,26 @@ mod tests {
             ErrorCode::NotFound
         );
         assert_eq!(code(404, b"<html>"), ErrorCode::NotFound);
+    }
+
+    #[test]
+    fn x7_codes_of_a_proxy_are_data() {
+        let error = refusal(
+            403,
+            br#"{"error":"the plan allows no more","code":"quota_exceeded"}"#,
+        );
+        assert_eq!(
+            (error.code(), error.broker_code()),
+            (ErrorCode::Forbidden, Some("quota_exceeded"))
+        );
+        assert!(error.message().contains("the plan allows no more"));
+        let error = refusal(
+            400,
+            br#"{"error":"kv_invalid","reason":"kv_key","detail":"no key"}"#,
+        );
+        assert_eq!(error.broker_code(), Some("kv_key"));
+        assert!(error.message().contains("no key"));
+        assert_eq!(refusal(400, br#"{"error":"plain"}"#).broker_code(), None);
     }
 
     #[test]

@@ -3,14 +3,25 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Round-robin over the backends.
-#[derive(Default)]
-pub(crate) struct Balancer(AtomicUsize);
+pub(super) struct Balancer {
+    backends: usize,
+    turn: AtomicUsize,
+}
 
 impl Balancer {
-    /// Every backend once, starting with the next in turn.
-    pub(crate) fn order(&self, backends: usize) -> impl Iterator<Item = usize> + use<> {
-        let first = self.0.fetch_add(1, Ordering::Relaxed);
-        (0..backends).map(move |step| first.wrapping_add(step) % backends)
+    pub(super) fn new(backends: usize) -> Balancer {
+        Balancer {
+            backends,
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// The next backend in turn that was not tried; none when all were.
+    pub(super) fn pick(&self, tried: &[usize]) -> Option<usize> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        (0..self.backends)
+            .map(|step| first.wrapping_add(step) % self.backends)
+            .find(|backend| !tried.contains(backend))
     }
 }
 
@@ -20,9 +31,10 @@ mod tests {
 
     #[test]
     fn turns_and_names_each_backend_once() {
-        let balancer = Balancer::default();
-        assert_eq!(balancer.order(3).collect::<Vec<_>>(), [0, 1, 2]);
-        assert_eq!(balancer.order(3).collect::<Vec<_>>(), [1, 2, 0]);
-        assert_eq!(balancer.order(1).collect::<Vec<_>>(), [0]);
+        let balancer = Balancer::new(3);
+        assert_eq!(balancer.pick(&[]), Some(0));
+        assert_eq!(balancer.pick(&[]), Some(1));
+        assert_eq!(balancer.pick(&[2, 0]), Some(1));
+        assert_eq!(balancer.pick(&[0, 1, 2]), None);
     }
 }

@@ -62,6 +62,7 @@ impl EmbeddedTransport {
         Ok(Answer {
             status: head.status.as_u16(),
             body,
+            ..Answer::default()
         })
     }
 

@@ -1,30 +1,44 @@
-//! Brokers behind HTTP/1.1, over a pool of kept-alive connections.
+//! Brokers behind HTTP/1.1, over pools of kept-alive connections.
 
 use std::error::Error as _;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::{
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+};
+use http_body::{Body, Frame, SizeHint};
 use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::time::Instant;
 
 use super::balancer::Balancer;
-use super::{Answer, Request};
-use crate::config::Secret;
+use super::retry::{Retry, Wire, retry_after};
+use super::{Answer, Request, ms};
+use crate::config::Config;
 use crate::error::{Error, ErrorCode, Outcome, Result};
-
-/// An answer larger than this is refused instead of being collected.
-const MAX_ANSWER_BYTES: usize = 512 << 20;
+use crate::log::Logger;
 
 pub(crate) struct HttpTransport {
     bases: Vec<String>,
     authorization: Option<HeaderValue>,
+    connect_timeout: Duration,
+    max_answer_bytes: usize,
     balancer: Balancer,
+    retry: Retry,
     client: OnceLock<reqwest::Client>,
 }
 
 impl HttpTransport {
-    pub(crate) fn new(bases: Vec<String>, token: Option<Secret>) -> Result<HttpTransport> {
-        let authorization = match token {
+    pub(crate) fn new(
+        bases: Vec<String>,
+        config: &Config,
+        logger: &Arc<Logger>,
+    ) -> Result<HttpTransport> {
+        let authorization = match &config.bearer_token {
             None => None,
             Some(token) => {
                 let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
@@ -39,33 +53,41 @@ impl HttpTransport {
             }
         };
         Ok(HttpTransport {
+            balancer: Balancer::new(bases.len()),
             bases,
             authorization,
-            balancer: Balancer::default(),
+            connect_timeout: Duration::from_millis(config.connect_timeout_millis),
+            max_answer_bytes: config.max_answer_bytes,
+            retry: Retry::new(config, logger),
             client: OnceLock::new(),
         })
     }
 
-    /// Tries each backend once, in turn, as long as no connection could be made, so nothing was sent.
     pub(crate) async fn send(&self, request: &Request) -> Result<Answer> {
-        let mut failure = None;
-        for backend in self.balancer.order(self.bases.len()) {
-            match self.send_to(&self.bases[backend], request).await {
-                Err(error) if error.code() == ErrorCode::Connect => failure = Some(error),
-                result => return result,
-            }
-        }
-        Err(failure.unwrap_or_else(|| Error::new(ErrorCode::Internal, "no backend")))
+        self.retry.run(request, &self.balancer, self).await
     }
 
-    async fn send_to(&self, base: &str, request: &Request) -> Result<Answer> {
+    /// Sends a request to one backend; `left` is set when its first bytes may have left.
+    async fn exchange(
+        &self,
+        base: &str,
+        request: &Request,
+        left: &Arc<AtomicBool>,
+    ) -> Result<Answer> {
         let mut builder = self
             .client()?
             .request(request.method.clone(), format!("{base}{}", request.path));
-        if let Some(body) = &request.body {
-            builder = builder
-                .header(CONTENT_TYPE, "application/json")
-                .body(body.clone());
+        match &request.body {
+            Some(body) => {
+                builder =
+                    builder
+                        .header(CONTENT_TYPE, "application/json")
+                        .body(reqwest::Body::wrap(Watched {
+                            body: Some(body.clone()),
+                            left: left.clone(),
+                        }));
+            }
+            None => left.store(true, Ordering::SeqCst),
         }
         if let Some(authorization) = &self.authorization {
             builder = builder.header(AUTHORIZATION, authorization.clone());
@@ -73,34 +95,56 @@ impl HttpTransport {
         let mut answer = builder
             .send()
             .await
-            .map_err(|error| failure(base, &error))?;
-        let status = answer.status().as_u16();
+            .map_err(|error| failure(base, &error, left))?;
+        let mut reply = Answer {
+            status: answer.status().as_u16(),
+            content_type: header(answer.headers(), CONTENT_TYPE).map(str::to_ascii_lowercase),
+            ..Answer::default()
+        };
+        match reply.status {
+            300..=399 => {
+                reply.location = header(answer.headers(), LOCATION)
+                    .and_then(|target| target.split(['?', '#']).next())
+                    .map(str::to_owned)
+            }
+            429 | 503 => {
+                reply.retry_after = header(answer.headers(), RETRY_AFTER)
+                    .and_then(|value| retry_after(value, SystemTime::now()))
+            }
+            _ => {}
+        }
+        let too_large = || {
+            Error::new(
+                ErrorCode::BadAnswer,
+                format!(
+                    "{base} answers more than {} bytes (maxAnswerBytes)",
+                    self.max_answer_bytes
+                ),
+            )
+            .with_outcome(Outcome::Unknown)
+            .with_http_status(reply.status)
+        };
         let expected = answer.content_length().unwrap_or(0) as usize;
+        if expected > self.max_answer_bytes {
+            return Err(too_large());
+        }
         let mut body = BytesMut::with_capacity(expected.min(1 << 20));
         while let Some(chunk) = answer
             .chunk()
             .await
-            .map_err(|error| failure(base, &error))?
+            .map_err(|error| failure(base, &error, left))?
         {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(Error::new(
-                    ErrorCode::BadAnswer,
-                    format!("{base} answers more than {MAX_ANSWER_BYTES} bytes"),
-                )
-                .with_outcome(Outcome::Unknown));
+            if body.len() + chunk.len() > self.max_answer_bytes {
+                return Err(too_large());
             }
             if body.is_empty() && chunk.len() == expected {
-                return Ok(Answer {
-                    status,
-                    body: chunk,
-                });
+                reply.body = chunk;
+                return Ok(reply);
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer {
-            status,
-            body: Bytes::from(body),
-        })
+        reply.body = Bytes::from(body);
+        Ok(reply)
     }
 
     /// The pool, made on first use because reading the platform's roots is I/O.
@@ -116,10 +160,65 @@ impl HttpTransport {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .tcp_nodelay(true)
+            .connect_timeout(self.connect_timeout)
             .build()
             .map_err(|error| internal(format!("the HTTP client cannot be set up: {error}")))?;
         Ok(self.client.get_or_init(|| client))
     }
+}
+
+impl Wire for HttpTransport {
+    async fn attempt(&self, backend: usize, request: &Request, until: Instant) -> Result<Answer> {
+        let base = &self.bases[backend];
+        let left = Arc::new(AtomicBool::new(false));
+        let began = Instant::now();
+        match tokio::time::timeout_at(until, self.exchange(base, request, &left)).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::new(
+                ErrorCode::Timeout,
+                format!("no answer of {base} within {} ms", ms(began.elapsed())),
+            )
+            .with_outcome(outcome(&left))),
+        }
+    }
+}
+
+/// A body that tells when it is read, which is right before the first bytes of the request leave.
+struct Watched {
+    body: Option<Bytes>,
+    left: Arc<AtomicBool>,
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
+        self.left.store(true, Ordering::SeqCst);
+        Poll::Ready(self.body.take().map(|body| Ok(Frame::data(body))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.body.as_ref().map_or(0, |body| body.len() as u64))
+    }
+}
+
+fn outcome(left: &AtomicBool) -> Outcome {
+    match left.load(Ordering::SeqCst) {
+        true => Outcome::Unknown,
+        false => Outcome::NotApplied,
+    }
+}
+
+fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
 }
 
 /// TLS by rustls with ring and the platform's roots, which are read only where a URL needs them.
@@ -135,7 +234,7 @@ fn tls_config(needed: bool) -> std::result::Result<rustls::ClientConfig, rustls:
 }
 
 /// Sorts what went wrong by what it means for the request.
-fn failure(base: &str, error: &reqwest::Error) -> Error {
+fn failure(base: &str, error: &reqwest::Error, left: &AtomicBool) -> Error {
     let mut text = String::new();
     let mut garbage = false;
     let mut source = error.source();
@@ -167,6 +266,6 @@ fn failure(base: &str, error: &reqwest::Error) -> Error {
             ErrorCode::Network,
             format!("the connection to {base} broke: {text}"),
         )
-        .with_outcome(Outcome::Unknown)
+        .with_outcome(outcome(left))
     }
 }

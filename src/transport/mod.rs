@@ -3,8 +3,9 @@
 mod balancer;
 mod embedded;
 mod http;
+mod retry;
 
-use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +14,10 @@ use tokio::time::Instant;
 
 use self::embedded::EmbeddedTransport;
 use self::http::HttpTransport;
+pub(crate) use self::retry::jittered;
 use crate::config::{Config, Endpoint};
 use crate::error::{Error, ErrorCode, Outcome, Result};
+use crate::log::Logger;
 
 /// What to send.
 #[derive(Clone, Debug)]
@@ -23,56 +26,166 @@ pub(crate) struct Request {
     /// Path and query, percent-encoded.
     pub(crate) path: String,
     pub(crate) body: Option<Bytes>,
+    /// When the call ends, with all its repeats and pauses.
     pub(crate) deadline: Instant,
+    pub(crate) repeat: Repeat,
+    /// Whether the broker may hold the answer back on purpose.
+    pub(crate) waits: bool,
+    /// Whether the caller repeats it by itself, so that each backend is tried once at most.
+    pub(crate) once: bool,
+}
+
+/// When a request may be sent again after it has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Always: done twice, it does what it does once.
+    Safe,
+    /// Only while no broker can have seen it.
+    IfNotSent,
 }
 
 impl Request {
+    /// May be repeated unless [`repeat`](Self::repeat) says otherwise.
     pub(crate) fn get(path: String, deadline: Instant) -> Request {
-        Request {
-            method: ::http::Method::GET,
-            path,
-            body: None,
-            deadline,
-        }
+        Request::new(::http::Method::GET, path, None, deadline, Repeat::Safe)
     }
 
+    /// May be repeated unless [`repeat`](Self::repeat) says otherwise.
     pub(crate) fn delete(path: String, deadline: Instant) -> Request {
-        Request {
-            method: ::http::Method::DELETE,
-            path,
-            body: None,
-            deadline,
-        }
+        Request::new(::http::Method::DELETE, path, None, deadline, Repeat::Safe)
     }
 
+    /// Is not repeated once it was sent, unless [`repeat`](Self::repeat) says otherwise.
     pub(crate) fn post(
         path: impl Into<String>,
         body: impl Into<Bytes>,
         deadline: Instant,
     ) -> Request {
-        Request {
-            method: ::http::Method::POST,
-            path: path.into(),
-            body: Some(body.into()),
+        Request::new(
+            ::http::Method::POST,
+            path.into(),
+            Some(body.into()),
             deadline,
+            Repeat::IfNotSent,
+        )
+    }
+
+    fn new(
+        method: ::http::Method,
+        path: String,
+        body: Option<Bytes>,
+        deadline: Instant,
+        repeat: Repeat,
+    ) -> Request {
+        Request {
+            method,
+            path,
+            body,
+            deadline,
+            repeat,
+            waits: false,
+            once: false,
         }
+    }
+
+    /// The path without its query, for the log.
+    pub(crate) fn bare_path(&self) -> &str {
+        self.path.split('?').next().unwrap_or_default()
+    }
+
+    /// The same request, repeated under another rule.
+    pub(crate) fn repeat(self, repeat: Repeat) -> Request {
+        Request { repeat, ..self }
+    }
+
+    /// The same request, whose answer the broker may hold back.
+    pub(crate) fn waiting(self, waits: bool) -> Request {
+        Request { waits, ..self }
+    }
+
+    /// The same request, repeated by the caller: it only fails over.
+    pub(crate) fn once(self) -> Request {
+        Request { once: true, ..self }
     }
 }
 
 /// What came back, whatever the status.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Bytes,
+    /// The pause that the broker asks for.
+    pub(crate) retry_after: Option<Duration>,
+    /// The media type of the body, if it is named.
+    pub(crate) content_type: Option<String>,
+    /// Where a redirect points to, without its query.
+    pub(crate) location: Option<String>,
+    pub(crate) past: Past,
+}
+
+/// What came before the end of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Past {
+    pub(crate) attempts: u32,
+    /// Whether an earlier attempt may have been applied.
+    pub(crate) unknown: bool,
+}
+
+impl Past {
+    /// The error of the last attempt, as the error of all.
+    pub(crate) fn end(self, error: Error) -> Error {
+        let error = match self.unknown {
+            true => error.with_outcome(Outcome::Unknown),
+            false => error,
+        };
+        match self.attempts {
+            0 | 1 => error,
+            attempts => error.note(&format!("tried {attempts} times")),
+        }
+    }
 }
 
 impl Answer {
-    /// The body of a success, or the error that the status stands for.
+    /// The JSON body of a success, empty where there is none, or the error that the status stands for.
     pub(crate) fn success(self) -> Result<Bytes> {
-        match self.status {
-            200..=299 => Ok(self.body),
-            status => Err(crate::protocol::refusal(status, &self.body)),
+        if let Some(other) = &self.content_type
+            && matches!(self.status, 200..=299)
+            && !self.body.is_empty()
+            && !other.contains("json")
+        {
+            return Err(Error::new(
+                ErrorCode::BadAnswer,
+                format!(
+                    "the answer is `{other}` where JSON is due; check that the URL names a Queen broker"
+                ),
+            )
+            .with_outcome(Outcome::Unknown)
+            .with_http_status(self.status));
         }
+        self.text()
+    }
+
+    /// The body of a success of whatever type, or the error that the status stands for.
+    pub(crate) fn text(self) -> Result<Bytes> {
+        let error = match self.status {
+            200..=299 => return Ok(self.body),
+            300..=399 => Error::new(
+                ErrorCode::BadAnswer,
+                format!(
+                    "the answer is HTTP {}, a redirect to `{}`, which is not followed; name the broker itself in the URL",
+                    self.status,
+                    self.location.as_deref().unwrap_or_default()
+                ),
+            )
+            .with_outcome(Outcome::Refused)
+            .with_http_status(self.status),
+            status => crate::protocol::refusal(status, &self.body),
+        };
+        let error = match self.retry_after {
+            Some(pause) => error.with_retry_after(pause),
+            None => error,
+        };
+        Err(self.past.end(error))
     }
 }
 
@@ -89,7 +202,7 @@ enum Backend {
 
 impl Transport {
     /// Prepares the way; connects to nothing.
-    pub(crate) fn new(config: &Config) -> Result<Transport> {
+    pub(crate) fn new(config: &Config, logger: &Arc<Logger>) -> Result<Transport> {
         let mut bases = Vec::new();
         let mut backend = None;
         for endpoint in config.endpoints()? {
@@ -103,7 +216,7 @@ impl Transport {
         let backends = bases.len().max(1);
         let backend = match backend {
             Some(embedded) => embedded,
-            None => Backend::Http(HttpTransport::new(bases, config.bearer_token.clone())?),
+            None => Backend::Http(HttpTransport::new(bases, config, logger)?),
         };
         Ok(Transport {
             backend,
@@ -111,15 +224,20 @@ impl Transport {
         })
     }
 
-    /// Sends a request and waits for the answer until its deadline.
+    /// Sends a request and waits for the answer until its deadline; repeats it where that is due and safe.
     pub(crate) async fn send(&self, request: &Request) -> Result<Answer> {
-        let answer = async {
-            match &self.backend {
-                Backend::Http(http) => http.send(request).await,
-                Backend::Embedded(embedded) => embedded.send(request).await,
+        match &self.backend {
+            Backend::Http(http) => http.send(request).await,
+            Backend::Embedded(embedded) => {
+                match tokio::time::timeout_at(request.deadline, embedded.send(request)).await {
+                    Ok(result) => result,
+                    Err(_) => Err(
+                        Error::new(ErrorCode::Timeout, "no answer before the deadline")
+                            .with_outcome(Outcome::Unknown),
+                    ),
+                }
             }
-        };
-        within(request.deadline, answer).await
+        }
     }
 
     /// A place among the polls that may wait at the brokers. First come, first served.
@@ -138,16 +256,6 @@ impl Transport {
         if let Backend::Embedded(embedded) = &self.backend {
             embedded.close().await;
         }
-    }
-}
-
-async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout_at(deadline, work).await {
-        Ok(result) => result,
-        Err(_) => Err(
-            Error::new(ErrorCode::Timeout, "no answer before the deadline")
-                .with_outcome(Outcome::Unknown),
-        ),
     }
 }
 

@@ -55,7 +55,7 @@ TEST(configuration_is_copied_and_its_length_counts) {
 
 /* making a client is no I/O: a broker that is not there is told by the first call */
 TEST(new_client_does_no_io) {
-  queen_client_t *client = client_at("{\"url\":\"http://127.0.0.1:1\",\"timeoutMillis\":5000}");
+  queen_client_t *client = client_at("{\"url\":\"http://127.0.0.1:1\",\"retryDelayMillis\":10}");
   wait_code(queen_call(client, "health", NULL, 0), QUEEN_E_CONNECT);
   client_end(client);
   client = client_at("embedded:///no/such/directory/at/all/x.db");

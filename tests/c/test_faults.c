@@ -23,9 +23,14 @@ static const queen_error_t *fails(queen_future_t *future, int32_t code, int32_t 
 
 static void each_call_fails(const char *mode, int32_t code, int32_t outcome, int32_t http_status) {
   scripted_t server = scripted_start(mode);
-  queen_client_t *client = client_at(server.url);
-  queen_future_t *future = queen_push(client, "q", "p", ITEM, Z, SHORT);
-  const queen_error_t *error = fails(future, code, outcome);
+  char config[128];
+  queen_client_t *client;
+  queen_future_t *future;
+  const queen_error_t *error;
+  snprintf(config, sizeof config, "{\"url\":\"%s\",\"retryDelayMillis\":10}", server.url);
+  client = client_at(config);
+  future = queen_push(client, "q", "p", ITEM, Z, SHORT);
+  error = fails(future, code, outcome);
   check_code(queen_error_http_status(error), http_status);
   /* an unknown push may be repeated with the same ids, which the error lists */
   if (outcome == QUEEN_OUTCOME_UNKNOWN) check_json(queen_error_json(error, NULL), "\"transactionIds\":[\"tx-77\"]");

@@ -31,6 +31,8 @@ fn main() {
         "delivery",
         "consumer",
         "log",
+        "report",
+        "statistics",
     ] {
         builder = builder.with_src(root.join("src/ffi").join(file).with_extension("rs"));
     }

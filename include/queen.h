@@ -81,7 +81,7 @@ extern "C" {
 #define QUEEN_E_CLOSED -203
 
 /**
- * maxPendingMessages or maxPendingBytes is reached and nothing was kept. Wait for queen_client_ready().
+ * maxPendingMessages or maxPendingBytes is reached, or a buffer is full, and nothing was kept. Wait for queen_client_ready(), or flush.
  */
 #define QUEEN_E_WOULD_BLOCK -204
 
@@ -242,6 +242,16 @@ extern "C" {
 #define QUEEN_EVENT_LOG 5
 
 /**
+ * An event: what became of buffered messages.
+ */
+#define QUEEN_EVENT_DELIVERY_REPORT 6
+
+/**
+ * An event: the statistics of a client.
+ */
+#define QUEEN_EVENT_STATISTICS 7
+
+/**
  * Log level: something was lost or cannot go on.
  */
 #define QUEEN_LOG_ERROR 1
@@ -336,11 +346,12 @@ typedef struct queen_future_t queen_future_t;
  */
 typedef struct queen_event_t {
   /**
-   * QUEEN_EVENT_FUTURE, _DELIVERY, _CONSUMER_ENDED, _LEASE_LOST or _LOG.
+   * QUEEN_EVENT_FUTURE, _DELIVERY, _CONSUMER_ENDED, _LEASE_LOST, _LOG, _DELIVERY_REPORT or _STATISTICS.
    */
   int32_t type;
   /**
-   * FUTURE, CONSUMER_ENDED: QUEEN_OK or the QUEEN_E_* of the error. LOG: the level. Else 0.
+   * FUTURE, CONSUMER_ENDED: QUEEN_OK or the QUEEN_E_* of the error. LOG: the level. DELIVERY_REPORT: how many reports
+   * were dropped before this one. Else 0.
    */
   int32_t code;
   /**
@@ -350,7 +361,8 @@ typedef struct queen_event_t {
   /**
    * UTF-8, NUL-terminated, on loan until queen_events_free(); NULL where there is none. FUTURE: the result (NULL for a
    * pop, use the object). CONSUMER_ENDED: the summary, or the error. LEASE_LOST: `queue`, `partition`, `partitionId`,
-   * `leaseId`, `consumerGroup`, `certain`. LOG: the record.
+   * `leaseId`, `consumerGroup`, `certain`. LOG: the record. DELIVERY_REPORT: see queen_report_events(). STATISTICS: the
+   * document of docs/STATISTICS.md.
    */
   const char *json;
   /**
@@ -498,6 +510,12 @@ typedef int32_t (*queen_delivery_handler)(struct queen_delivery_t *delivery, voi
 typedef void (*queen_log_handler)(int32_t level, const char *json, size_t len, void *user_data);
 
 /**
+ * Receives delivery reports: a JSON array of `len` bytes as for queen_report_events(), on loan for the time of the call,
+ * and how many reports were dropped before it. Runs on the client's dispatcher thread.
+ */
+typedef void (*queen_report_handler)(const char *json, size_t len, size_t dropped, void *user_data);
+
+/**
  * The version of the loaded library as one number, `major << 16 | minor << 8 | patch`.
  *
  * Compare it with QUEEN_VERSION_NUMBER of the header: the major parts must be equal, and the library must not be older.
@@ -634,8 +652,9 @@ void queen_error_free(struct queen_error_t *error);
 /**
  * Makes an event queue.
  *
- * It never drops a completion or a delivery and never blocks a thread of the library. Of log records it keeps 10 000;
- * the next record after a gap carries the number of those dropped.
+ * It never drops a completion or a delivery and never blocks a thread of the library. Of log records it keeps 10 000, and
+ * the reports of 10 000 messages; the next one after a gap carries the number of those dropped. Of statistics it keeps the
+ * newest.
  *
  * Ownership: the queue is returned and freed with queen_event_queue_free().
  * Threads: any.
@@ -694,7 +713,8 @@ int32_t queen_event_queue_wakeup(const struct queen_event_queue_t *queue);
 void queen_event_queue_free(struct queen_event_queue_t *queue);
 
 /**
- * The name of an event type: "future", "delivery", "consumer_ended", "lease_lost" or "log". NULL for another number.
+ * The name of an event type: "future", "delivery", "consumer_ended", "lease_lost", "log",
+ * "delivery_report" or "statistics". NULL for another number.
  *
  * Ownership: the text is static.
  * Threads: any.
@@ -849,7 +869,9 @@ struct queen_future_t *queen_client_ready(const struct queen_client_t *client);
  *
  * When the future completes without an error, every other future of the client is complete, and no callback, handler or
  * `user_data_free` of it runs or will run; the callback of this future is the last. QUEEN_E_TIMEOUT names what still
- * runs: call again to wait longer. Its result is `{"aborted"}`: how many calls were ended with QUEEN_E_CLOSED.
+ * runs: call again to wait longer. QUEEN_E_PARTIAL: the client is closed as well, but buffered messages were not stored;
+ * each has its report. The result is `{"aborted", "unsent"}`: how many calls were ended with QUEEN_E_CLOSED, and how many
+ * buffered messages were not stored.
  *
  * Ownership: `client` is borrowed; the future is returned and freed with queen_future_free().
  * Threads: any. Waiting for the future inside a handler or callback of the client answers QUEEN_E_WOULD_DEADLOCK.
@@ -859,7 +881,8 @@ struct queen_future_t *queen_client_close(const struct queen_client_t *client,
 
 /**
  * Frees the client. Without queen_client_close() before, it closes in the background with a deadline of 0: pushes that
- * are not answered by then end with QUEEN_E_CLOSED, and their number goes to the log. NULL is ignored.
+ * are not answered by then end with QUEEN_E_CLOSED, buffered messages are reported as "closed", and their number goes to
+ * the log. NULL is ignored.
  *
  * Ownership: `client` is consumed.
  * Threads: any.
@@ -871,11 +894,17 @@ void queen_client_free(struct queen_client_t *client);
  *
  * `queue` is the name. `partition` may be NULL for "Default". `items` is a JSON array of
  * `{"payload": any, "transactionId"?: string, "traceId"?: string}` of `items_len` bytes; payloads are stored byte for
- * byte, missing transaction ids are minted. `options` is a JSON object or NULL: `timeoutMillis`.
+ * byte, missing transaction ids are minted. `options` is a JSON object or NULL: `timeoutMillis`, `buffer`.
+ *
+ * `buffer` is true, or an object with `messageCount` (100), `timeMillis` (1000), `maxMessages`, `maxBytes` and `whenFull`
+ * ("wait", "fail" or "dropOldest"): messages of one partition are collected in the client and sent together, once so many
+ * are there or so long after the first of them. The future completes when they are accepted, with status "buffered" for
+ * each; what becomes of them is told by queen_report_callback() or queen_report_events(). A direct push goes behind what is
+ * buffered for its partition.
  *
  * Result: `[{"index", "transactionId", "messageId", "status", "error"?}]`; "queued", "duplicate" and "buffered" are
  * successes. Errors: QUEEN_E_PARTIAL when some were refused; QUEEN_E_WOULD_BLOCK beyond maxPendingMessages or
- * maxPendingBytes, nothing was kept; bad arguments, transport and broker errors. An error of unknown outcome lists the
+ * maxPendingBytes, or with a full buffer, nothing was kept; bad arguments, transport and broker errors. An error of unknown outcome lists the
  * transaction ids with which the push may be repeated.
  *
  * Ownership: all arguments are borrowed or copied before the call returns; the future is returned and freed with
@@ -948,9 +977,11 @@ struct queen_future_t *queen_renew(const struct queen_client_t *client,
                                    const char *options);
 
 /**
- * Completes when every push submitted before is settled, well or not.
+ * Sends what is buffered and completes when every push submitted before is settled, well or not.
  *
- * `options` is a JSON object or NULL: `timeoutMillis`. Result: `{"flushed"}`, how many calls were waited for.
+ * `options` is a JSON object or NULL: `queue` and `partition` (all pushes without), `timeoutMillis`. Result: `{"flushed",
+ * "messages"}`, how many direct calls, and messages in all, were waited for. QUEEN_E_TIMEOUT at the deadline has the
+ * result `{"flushed", "messages", "left"}`; what is left is sent on.
  *
  * Ownership: all arguments are borrowed or copied before the call returns; the future is returned and freed with
  * queen_future_free().
@@ -1194,6 +1225,68 @@ int32_t queen_log_events(const struct queen_client_t *client,
                          int32_t level,
                          const struct queen_event_queue_t *queue,
                          uint64_t tag);
+
+/**
+ * Sends delivery reports to a callback, instead of where they went before. A NULL `handler` stops them.
+ *
+ * Every message that was accepted into a buffer (option `buffer` of queen_push()) is reported once. The reports of 10 000
+ * messages may wait for the callback; it is told how many were dropped before those that it gets, with an empty array when
+ * none follow.
+ *
+ * Returns QUEEN_OK, or QUEEN_E_INVALID_ARGUMENT, after which `user_data_free` has run.
+ *
+ * Ownership: `client` is borrowed; `user_data` belongs to the library until `user_data_free`, which runs when the
+ * callback is replaced or the client is closed.
+ * Threads: any. The callback runs on the client's dispatcher thread.
+ */
+int32_t queen_report_callback(const struct queen_client_t *client,
+                              queen_report_handler handler,
+                              void *user_data,
+                              queen_user_data_free user_data_free);
+
+/**
+ * Puts delivery reports into an event queue, as QUEEN_EVENT_DELIVERY_REPORT with this tag, instead of where they went
+ * before. A NULL `queue` stops them.
+ *
+ * Every message that was accepted into a buffer (option `buffer` of queen_push()) is reported once: an event has an array
+ * `[{"queue", "partition", "transactionId", "messageId", "status", "error"?, "resent"?}]` for the messages of one request.
+ * The status is "queued"; "duplicate" (an id of the caller's that is stored already, with `resent` true when the message had
+ * been sent before without an answer); "buffered" (the broker stores it later); or, with `error`, "failed" (the broker
+ * refused it), "dropped" (it made room in a full buffer), "closed" (the client was closed first). The code of the event is
+ * the number of reports that were dropped before it because 10 000 waited; an empty array tells it when none follow.
+ *
+ * Returns QUEEN_OK, or QUEEN_E_INVALID_ARGUMENT.
+ *
+ * Ownership: both handles are borrowed; the queue may be freed at any time.
+ * Threads: any.
+ */
+int32_t queen_report_events(const struct queen_client_t *client,
+                            const struct queen_event_queue_t *queue,
+                            uint64_t tag);
+
+/**
+ * What the client has done and what it has under way: counters, gauges and latencies. docs/STATISTICS.md explains each
+ * field of the result.
+ *
+ * The future is complete at once; no broker is asked.
+ *
+ * Ownership: `client` is borrowed; the future is returned and freed with queen_future_free(), which ends its JSON.
+ * Threads: any.
+ */
+struct queen_future_t *queen_client_stats(const struct queen_client_t *client);
+
+/**
+ * Puts the statistics into an event queue every `statisticsIntervalMillis` of the configuration, as QUEEN_EVENT_STATISTICS
+ * with this tag, instead of where they went before. A NULL `queue` stops them. Only the newest waits in the queue.
+ *
+ * Returns QUEEN_OK; QUEEN_E_INVALID_CONFIG when `statisticsIntervalMillis` is 0; QUEEN_E_CLOSED; QUEEN_E_INVALID_ARGUMENT.
+ *
+ * Ownership: both handles are borrowed; the queue may be freed at any time.
+ * Threads: any.
+ */
+int32_t queen_statistics_events(const struct queen_client_t *client,
+                                const struct queen_event_queue_t *queue,
+                                uint64_t tag);
 
 #ifdef __cplusplus
 }

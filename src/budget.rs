@@ -67,6 +67,12 @@ impl Budget {
         })
     }
 
+    /// The messages and bytes that are taken.
+    pub(crate) fn used(&self) -> (usize, usize) {
+        let used = lock(&self.0.used);
+        (used.messages, used.bytes)
+    }
+
     /// Completes when a call of one message would be taken.
     pub(crate) async fn ready(&self) {
         loop {

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::Config;
 use crate::consume::{
@@ -13,14 +14,15 @@ use crate::consume::{
 };
 use crate::core::{Core, Phase};
 use crate::dispatch::Dispatcher;
-use crate::error::{Error, ErrorCode, Result};
+use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::log::{Level, LogSink};
 use crate::options::{FlushOptions, RenewOptions};
 use crate::pending::{Completer, Pending, WaitsFor};
-use crate::produce::{Flushed, Producer};
+use crate::produce::{Flushed, Producer, ReportSink, Scope};
 use crate::protocol::ack::{Ack, AckResult};
 use crate::protocol::lease::Renewal;
 use crate::runtime;
+use crate::stats::{Gauges, PendingStats, Statistics, StatisticsSink};
 use crate::sys;
 use crate::transport;
 
@@ -43,6 +45,10 @@ struct House {
     core: Arc<Core>,
     producer: Arc<Producer>,
     hub: Arc<Hub>,
+    /// Changed when the task that tells the statistics is to end.
+    telling: watch::Sender<()>,
+    /// Buffered messages that no close has told of yet.
+    lost: AtomicUsize,
     /// Closes under way.
     closes: AtomicUsize,
     /// Whether the last handle is gone.
@@ -55,6 +61,8 @@ struct House {
 pub struct Closed {
     /// Calls that were cut short and completed with [`ErrorCode::Closed`].
     pub aborted: usize,
+    /// Buffered messages that were not stored before the deadline; each has its report.
+    pub unsent: usize,
 }
 
 impl Client {
@@ -70,6 +78,8 @@ impl Client {
         Ok(Client(Arc::new(Owner(Arc::new(House {
             producer: Producer::new(&core),
             hub: Hub::new(&core),
+            telling: watch::Sender::new(()),
+            lost: AtomicUsize::new(0),
             closes: AtomicUsize::new(0),
             dropped: AtomicBool::new(false),
             core,
@@ -118,9 +128,21 @@ impl Client {
             .renew(lease_id, lease_seconds, options.timeout_millis)
     }
 
-    /// Completes when every push submitted before is settled.
+    /// Sends what is buffered and completes when every push submitted before is settled, well or not. Fails with
+    /// [`ErrorCode::Timeout`] at the deadline; the result of the error, and its message, have the number of messages that
+    /// are left.
     pub fn flush(&self, options: &FlushOptions) -> Pending<Flushed> {
-        self.producer().flush(options.timeout_millis)
+        self.producer().flush(options)
+    }
+
+    /// Sends delivery reports of buffered messages to a sink, instead of where they went before; `None` stops them.
+    pub fn set_reports(&self, sink: Option<ReportSink>) {
+        self.producer().set_reports(sink);
+    }
+
+    /// What the client has done and what it has under way.
+    pub fn stats(&self) -> Statistics {
+        self.0.0.stats()
     }
 
     /// Completes when there is room for further calls.
@@ -141,6 +163,12 @@ impl Client {
         self.core().logger.set(level, sink);
     }
 
+    /// Sends the statistics to a sink every `statistics_interval_millis`, instead of where they went before; `None` stops
+    /// them. [`ErrorCode::InvalidConfig`] when the interval is 0.
+    pub fn set_statistics(&self, sink: Option<StatisticsSink>) -> Result<()> {
+        self.0.0.tell_statistics(sink)
+    }
+
     /// The thread on which callbacks of this client run. Holding it does not keep the client open.
     pub fn dispatcher(&self) -> Dispatcher {
         Dispatcher::new(&self.core().dispatcher)
@@ -148,7 +176,8 @@ impl Client {
 
     /// Closes the client within `timeout`: stops consumers, flushes pushes and verdicts, ends what is left with
     /// [`ErrorCode::Closed`], waits for callbacks, and closes an embedded store. [`ErrorCode::Timeout`] names what still
-    /// runs; call again to wait longer.
+    /// runs; call again to wait longer. [`ErrorCode::Partial`]: the client is closed, and buffered messages were not
+    /// stored; the message and the result of the error have their number.
     pub fn close(&self, timeout: Duration) -> Pending<Closed> {
         self.0.0.close(timeout)
     }
@@ -161,6 +190,52 @@ impl std::fmt::Debug for Client {
 }
 
 impl House {
+    fn stats(&self) -> Statistics {
+        let (messages, bytes) = self.core.budget.used();
+        self.core.stats.snapshot(Gauges {
+            retries: self.core.transport.resent(),
+            pending: PendingStats {
+                messages: messages as u64,
+                bytes: bytes as u64,
+            },
+            buffers: self.producer.buffers(),
+            consumers: self.hub.counts(),
+        })
+    }
+
+    /// Starts the task that tells the statistics, or ends it.
+    fn tell_statistics(self: &Arc<House>, sink: Option<StatisticsSink>) -> Result<()> {
+        let millis = self.core.config.statistics_interval_millis;
+        if sink.is_some() && millis == 0 {
+            return Err(Error::new(
+                ErrorCode::InvalidConfig,
+                "config `statisticsIntervalMillis` is 0, so statistics are never told; set it when the client is made",
+            ));
+        }
+        if sink.is_some() {
+            self.core.check_accepting()?;
+        }
+        self.telling.send_replace(());
+        let Some(sink) = sink else { return Ok(()) };
+        let mut changed = self.telling.subscribe();
+        let house = Arc::downgrade(self);
+        self.core.runtime()?.spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(millis));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks.tick().await;
+            loop {
+                tokio::select! {
+                    _ = changed.changed() => return,
+                    _ = ticks.tick() => {}
+                }
+                // It does not keep the client alive, and ends with it.
+                let Some(house) = house.upgrade() else { return };
+                sink(&house.stats());
+            }
+        });
+        Ok(())
+    }
+
     fn close(self: &Arc<House>, timeout: Duration) -> Pending<Closed> {
         let pending = Pending::new(WaitsFor::Client(self.core.id));
         let runtime = match self.core.runtime() {
@@ -174,7 +249,11 @@ impl House {
         runtime.spawn(async move {
             let _completer = Completer(operation.clone());
             let result = house.close_until(deadline).await;
-            let closed = result.is_ok();
+            let closed = match &result {
+                Ok(_) => true,
+                // Messages are lost, but nothing runs any more.
+                Err(error) => error.code() == ErrorCode::Partial,
+            };
             // Its own callback is queued here, as the last one.
             operation.complete(result);
             if house.closes.fetch_sub(1, Ordering::SeqCst) > 1 {
@@ -194,34 +273,48 @@ impl House {
         let core = &self.core;
         core.logger
             .log(Level::Info, "client.close", "the client closes", &[]);
+        self.telling.send_replace(());
         self.hub.stop_all(deadline, StopReason::Closed).await;
-        let _ = tokio::time::timeout_at(deadline, self.producer.all_settled()).await;
+        let (_, _) = self
+            .producer
+            .clone()
+            .settle(Scope::default(), deadline)
+            .await;
+        let direct = self.producer.unsettled_direct();
+        let unsent = self.producer.close(PROMPT).await;
+        self.lost.fetch_add(unsent, Ordering::SeqCst);
         self.hub.give_back_untaken();
         let _ = tokio::time::timeout_at(deadline, core.tasks_ended()).await;
-        let unsent = self.producer.unsettled();
-        if unsent > 0 {
+        if unsent + direct > 0 {
             core.logger.log(
                 Level::Warn,
                 "client.close",
                 "messages are not answered for when the client closes",
-                &[("messages", unsent.into())],
+                &[
+                    ("messages", (unsent + direct).into()),
+                    ("buffered", unsent.into()),
+                ],
             );
         }
         let aborted = core.abort_rest();
         self.hub.abandon_all();
         core.transport.close().await;
-        // What the host gave along with its log callback is freed on the dispatcher.
-        let logger = core.clone();
-        let _ = core
-            .dispatcher
-            .run(Box::new(move || logger.logger.set(Level::Error, None)));
+        // What the host gave along with its callbacks is freed on the dispatcher.
+        let (logger, producer) = (core.clone(), self.producer.clone());
+        let _ = core.dispatcher.run(Box::new(move || {
+            producer.set_reports(None);
+            logger.logger.set(Level::Error, None);
+        }));
         let patience = deadline.max(Instant::now() + SHORT);
         let drained = tokio::time::timeout_at(patience, core.dispatcher.drained())
             .await
             .is_ok();
         let running = self.hub.still_running();
         match (running.is_empty(), drained) {
-            (true, true) => Ok(Closed { aborted }),
+            (true, true) => match self.lost.swap(0, Ordering::SeqCst) {
+                0 => Ok(Closed { aborted, unsent: 0 }),
+                unsent => Err(unsent_error(aborted, unsent)),
+            },
             (false, _) => Err(Error::new(
                 ErrorCode::Timeout,
                 format!("the close waits: {}", running.join("; ")),
@@ -264,5 +357,21 @@ impl House {
     }
 }
 
+fn unsent_error(aborted: usize, unsent: usize) -> Error {
+    let result = serde_json::json!({"aborted": aborted, "unsent": unsent});
+    Error::new(
+        ErrorCode::Partial,
+        format!(
+            "the client is closed, and {unsent} buffered messages were not stored before the deadline; their reports \
+             name them"
+        ),
+    )
+    .with_outcome(Outcome::Unknown)
+    .with_result(result.to_string())
+}
+
 /// What callbacks that are queued already may take beyond a deadline of zero.
 const SHORT: Duration = Duration::from_millis(20);
+
+/// What tasks that were told to end may take to do so.
+const PROMPT: Duration = Duration::from_secs(5);

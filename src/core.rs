@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Level, Logger};
 use crate::pending::{Completer, Pending, WaitsFor};
 use crate::runtime::{self, Life, Living, Role, lock};
+use crate::stats::{Route, Stats};
 use crate::transport::{self, Answer, Request, Transport};
 
 /// A number that no other client or consumer of the process has.
@@ -33,6 +34,7 @@ pub(crate) struct Core {
     /// The thread on which callbacks run, one at a time.
     pub(crate) dispatcher: Arc<Workers>,
     pub(crate) budget: Budget,
+    pub(crate) stats: Stats,
     operations: Mutex<Operations>,
     /// Tasks nobody waits for but the close: verdicts and returns.
     tasks: AtomicUsize,
@@ -84,6 +86,7 @@ impl Core {
             logger,
             dispatcher: Workers::dispatcher(id),
             budget: Budget::new(config.max_pending_messages, config.max_pending_bytes),
+            stats: Stats::default(),
             operations: Mutex::new(Operations {
                 phase: Phase::Open,
                 running: HashMap::new(),
@@ -203,28 +206,43 @@ impl Core {
         pending
     }
 
-    /// Sends a request and logs how it went.
+    /// Sends a request, counts it and logs how it went.
     pub(crate) async fn send(&self, request: &Request) -> Result<Answer> {
         let began = Instant::now();
-        let result = self.transport.send(request).await;
-        if self.logger.wants(Level::Debug) {
-            let outcome = match &result {
-                Ok(answer) => ("status", answer.status.into()),
-                Err(error) => ("error", error.to_string().into()),
-            };
-            let millis = transport::ms(began.elapsed());
-            self.logger.log(
-                Level::Debug,
-                "transport.send",
-                "a request has ended",
-                &[
+        let _in_flight = self.stats.requests_in_flight.enter();
+        let path = request.bare_path();
+        let bytes = request.body.as_ref().map_or(0, bytes::Bytes::len);
+        let log = |operation: &str, message: &str, more: &[(&str, serde_json::Value)]| {
+            if self.logger.wants(Level::Debug) {
+                let mut fields = vec![
                     ("method", request.method.as_str().into()),
-                    ("path", request.bare_path().into()),
-                    outcome,
-                    ("millis", millis.into()),
-                ],
-            );
-        }
+                    ("path", path.into()),
+                ];
+                fields.extend(more.iter().cloned());
+                self.logger.log(Level::Debug, operation, message, &fields);
+            }
+        };
+        log(
+            "transport.request",
+            "a request is sent",
+            &[("bytes", bytes.into())],
+        );
+        let result = self.transport.send(request).await;
+        let took = began.elapsed();
+        let answer = result
+            .as_ref()
+            .map(|answer| (answer.status, answer.body.len()));
+        let outcome = match &answer {
+            Ok((status, _)) => ("status", (*status).into()),
+            Err(error) => ("error", error.to_string().into()),
+        };
+        let millis = ("millis", transport::ms(took).into());
+        log(
+            "transport.response",
+            "a request has ended",
+            &[outcome, millis],
+        );
+        self.stats.request(Route::of(path), took, bytes, answer);
         result
     }
 

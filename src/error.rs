@@ -62,7 +62,7 @@ error_codes! {
     Closed = -203, "QUEEN_E_CLOSED", retriable: false, fatal: true,
         "The client, consumer or event queue is closed. Make a new one.";
     WouldBlock = -204, "QUEEN_E_WOULD_BLOCK", retriable: true, fatal: false,
-        "maxPendingMessages or maxPendingBytes is reached and nothing was kept. Wait for queen_client_ready().";
+        "maxPendingMessages or maxPendingBytes is reached, or a buffer is full, and nothing was kept. Wait for queen_client_ready(), or flush.";
     WouldDeadlock = -205, "QUEEN_E_WOULD_DEADLOCK", retriable: false, fatal: false,
         "The call would wait for the thread that it runs on. Wait on a thread of your own.";
     Busy = -206, "QUEEN_E_BUSY", retriable: true, fatal: false,

@@ -43,6 +43,7 @@ mod produce;
 mod protocol;
 mod queue;
 mod runtime;
+mod stats;
 mod sys;
 mod transport;
 
@@ -60,10 +61,10 @@ pub use dispatch::Dispatcher;
 pub use error::{Error, ErrorCode, Outcome, Result};
 pub use log::{Level, LogSink};
 pub use operation::{Operation, Parameter, operations, operations_json};
-pub use options::{FlushOptions, PushOptions, RenewOptions};
+pub use options::{BufferOptions, FlushOptions, PushOptions, RenewOptions, WhenFull};
 pub use output::{AnyPending, Document, Output};
 pub use pending::Pending;
-pub use produce::Flushed;
+pub use produce::{DeliveryReport, DeliveryStatus, Flushed, ReportSink};
 pub use protocol::ack::{Ack, AckResult, Status};
 pub use protocol::lease::Renewal;
 pub use protocol::pop::{Message, Source};
@@ -71,3 +72,7 @@ pub use protocol::push::{Item, PushResult};
 pub use protocol::queue::QueueOptions;
 pub use queue::Queue;
 pub use runtime::{Life, Living, shutdown};
+pub use stats::{
+    BufferStats, ConsumerStats, FailureStats, Latency, LatencyStats, LeaseStats, MessageStats,
+    PendingStats, RequestStats, Statistics, StatisticsSink,
+};

@@ -12,6 +12,7 @@ use crate::produce::Flushed;
 use crate::protocol::ack::AckResult;
 use crate::protocol::lease::Renewal;
 use crate::protocol::push::PushResult;
+use crate::stats::Statistics;
 
 /// A document of the broker, passed through as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +70,8 @@ output_by_serde!(
     Renewal,
     Flushed,
     Closed,
-    Summary
+    Summary,
+    Statistics
 );
 
 impl Output for Document {

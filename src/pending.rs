@@ -83,6 +83,11 @@ impl<T: Clone> Pending<T> {
         Pending::finished(Err(error))
     }
 
+    /// An operation that has succeeded already.
+    pub fn ready(value: T) -> Self {
+        Pending::finished(Ok(value))
+    }
+
     /// Lets the operation hold its share of the client's bounds until it completes.
     pub(crate) fn hold(&self, permit: Permit) {
         lock(&self.0.state).permit = Some(permit);

@@ -1,12 +1,15 @@
 //! The fluent way to a queue.
 
+use std::borrow::Cow;
+
 use crate::client::Client;
 use crate::consume::{
     ConsumeOptions, Consumer, ConsumerSink, Delivery, PopOptions, Popped, Settlement,
 };
 use crate::error::Result;
-use crate::options::PushOptions;
+use crate::options::{BufferOptions, FlushOptions, PushOptions};
 use crate::pending::Pending;
+use crate::produce::Flushed;
 use crate::protocol::DEFAULT_PARTITION;
 use crate::protocol::push::{Item, PushResult};
 
@@ -32,6 +35,7 @@ pub struct Queue {
     name: String,
     partition: Option<String>,
     group: Option<String>,
+    buffer: Option<BufferOptions>,
 }
 
 impl Client {
@@ -42,6 +46,7 @@ impl Client {
             name: name.into(),
             partition: None,
             group: None,
+            buffer: None,
         }
     }
 }
@@ -76,7 +81,27 @@ impl Queue {
         self
     }
 
-    /// Pushes messages in one request. Calls of one client to one partition are stored in the order of the calls.
+    /// Collects what is pushed in the client and sends it together later: a push completes when its messages are accepted,
+    /// and a delivery report follows for each ([`Client::set_reports`]).
+    ///
+    /// ```
+    /// use queen::{BufferOptions, Client, Item};
+    /// use std::time::Duration;
+    ///
+    /// let client = Client::new("embedded:")?;
+    /// let events = client.queue("events").buffer(BufferOptions::default());
+    /// for n in 0..250 {
+    ///     events.push(&[Item::json(&n)?]).wait(Duration::from_secs(10))?;
+    /// }
+    /// assert!(events.flush().wait(Duration::from_secs(30))?.messages <= 250);
+    /// # Ok::<(), queen::Error>(())
+    /// ```
+    pub fn buffer(mut self, options: BufferOptions) -> Queue {
+        self.buffer = Some(options);
+        self
+    }
+
+    /// Pushes messages in one request, or into the buffer. Calls of one client to one partition are stored in the order of the calls.
     pub fn push(&self, items: &[Item<'_>]) -> Pending<Vec<PushResult>> {
         self.push_with(items, &PushOptions::default())
     }
@@ -84,9 +109,13 @@ impl Queue {
     /// As [`push`](Self::push), with options.
     pub fn push_with(&self, items: &[Item<'_>], options: &PushOptions) -> Pending<Vec<PushResult>> {
         let partition = self.partition.as_deref().unwrap_or(DEFAULT_PARTITION);
+        let mut options = Cow::Borrowed(options);
+        if options.buffer.is_none() && self.buffer.is_some() {
+            options.to_mut().buffer.clone_from(&self.buffer);
+        }
         self.client
             .producer()
-            .push(&self.name, partition, items, options)
+            .push(&self.name, partition, items, &options)
     }
 
     /// As [`push_with`](Self::push_with), from a JSON array of `{payload, transactionId?, traceId?}`.
@@ -95,6 +124,16 @@ impl Queue {
             Ok(items) => self.push_with(&items, options),
             Err(error) => Pending::finished(Err(error)),
         }
+    }
+
+    /// Sends what is buffered for the partition, without one for every partition of the queue, and completes when every
+    /// push made there before is settled.
+    pub fn flush(&self) -> Pending<Flushed> {
+        self.client.flush(&FlushOptions {
+            queue: Some(self.name.clone()),
+            partition: self.partition.clone(),
+            ..FlushOptions::default()
+        })
     }
 
     /// Pops one message, waiting for it at the broker for up to 30 s.

@@ -40,6 +40,12 @@ pub struct Config {
     pub max_pending_messages: usize,
     /// Bound on bytes handed over and not complete.
     pub max_pending_bytes: usize,
+    /// Bound on messages in all buffers of the client together.
+    pub max_buffered_messages: usize,
+    /// Bound on their bytes.
+    pub max_buffered_bytes: usize,
+    /// How often the statistics are told to those who asked for them; 0 never.
+    pub statistics_interval_millis: u64,
     /// Bound on polls waiting at one backend.
     pub max_parked_polls: usize,
     /// How long a cancelled pop's request is kept so that messages that still arrive can be given back.
@@ -89,6 +95,9 @@ impl Config {
             bearer_token: None,
             max_pending_messages: 100_000,
             max_pending_bytes: 128 << 20,
+            max_buffered_messages: 1_000_000,
+            max_buffered_bytes: 256 << 20,
+            statistics_interval_millis: 0,
             max_parked_polls: 64,
             cancel_grace_millis: 500,
         }

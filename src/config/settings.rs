@@ -186,6 +186,43 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "maxBufferedMessages",
+        kind: "integer",
+        default: "1000000",
+        range: "1 to 1000000000",
+        doc: "Bound on messages in all buffers together, those on their way included. A full buffer does what its `whenFull` says.",
+        apply: |config, value| {
+            config.max_buffered_messages = integer(value, 1, 1_000_000_000)? as usize;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "maxBufferedBytes",
+        kind: "integer, bytes",
+        default: "268435456",
+        range: "1024 to 1099511627776",
+        doc: "Bound on what they take: their text, and what each message and each buffer costs to keep. One call alone may be larger.",
+        apply: |config, value| {
+            config.max_buffered_bytes = integer(value, 1024, 1 << 40)? as usize;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "statisticsIntervalMillis",
+        kind: "integer, milliseconds",
+        default: "0",
+        range: "0, 100 to 86400000",
+        doc: "How often `QUEEN_EVENT_STATISTICS` comes to those who asked for it; 0 never.",
+        apply: |config, value| {
+            config.statistics_interval_millis = match value.as_u64() {
+                Some(0) => 0,
+                _ => integer(value, 100, 86_400_000)
+                    .map_err(|_| "must be 0 or an integer from 100 to 86400000")?,
+            };
+            Ok(())
+        },
+    },
+    Setting {
         name: "maxParkedPolls",
         kind: "integer",
         default: "64",
@@ -260,6 +297,15 @@ mod tests {
                 config.max_pending_messages.to_string(),
             ),
             ("maxPendingBytes", config.max_pending_bytes.to_string()),
+            (
+                "maxBufferedMessages",
+                config.max_buffered_messages.to_string(),
+            ),
+            ("maxBufferedBytes", config.max_buffered_bytes.to_string()),
+            (
+                "statisticsIntervalMillis",
+                config.statistics_interval_millis.to_string(),
+            ),
             ("maxParkedPolls", config.max_parked_polls.to_string()),
             ("cancelGraceMillis", config.cancel_grace_millis.to_string()),
         ] {

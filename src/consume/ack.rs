@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Deserialize;
 
 use super::claim::{Claim, Verdict};
 use super::hub::Hub;
+use crate::core::Core;
 use crate::error::{Error, ErrorCode, Result};
 use crate::options;
 use crate::pending::Pending;
 use crate::protocol::ack::{self, Ack, AckResult};
 use crate::protocol::lease::{self, Renewal};
 use crate::protocol::{QUEUE_MODE, check_name};
-use crate::transport::{self, Repeat, Request};
+use crate::transport::{self, Answer, Repeat, Request};
 
 /// How to ack by ids.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -94,7 +96,7 @@ impl Hub {
                         .and_then(transport::Answer::success)
                     {
                         Ok(body) => {
-                            results.extend(places.into_iter().zip(ack::parse(&acks, &body)?))
+                            results.extend(places.into_iter().zip(core.read_acks(&acks, &body)?))
                         }
                         Err(error) if settled.is_empty() => return Err(error),
                         Err(error) => {
@@ -200,9 +202,27 @@ impl Hub {
                 }
                 let request =
                     Request::post(path, lease::body(lease_seconds), deadline).repeat(Repeat::Safe);
-                let body = core.send(&request).await?.success()?;
-                lease::parse(&lease_id, &body)
+                let answer = core.send(&request).await.and_then(Answer::success);
+                core.read_renewal(&lease_id, answer)
             })
+    }
+}
+
+impl Core {
+    /// Reads the answer to acks, and counts the verdicts.
+    pub(super) fn read_acks(&self, acks: &[Ack], body: &[u8]) -> Result<Vec<AckResult>> {
+        let results = ack::parse(acks, body)?;
+        for (ack, result) in acks.iter().zip(&results) {
+            self.stats.verdicts.note(ack.status, result.success);
+        }
+        Ok(results)
+    }
+
+    /// Reads the answer to a renewal, and counts it.
+    pub(super) fn read_renewal(&self, lease_id: &str, answer: Result<Bytes>) -> Result<Renewal> {
+        let renewal = answer.and_then(|body| lease::parse(lease_id, &body));
+        self.stats.leases.note_renewal(renewal.is_ok());
+        renewal
     }
 }
 

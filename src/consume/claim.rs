@@ -316,6 +316,9 @@ impl Claim {
         if std::mem::replace(&mut lock(&self.state).told, true) {
             return;
         }
+        if certain {
+            self.hub.core.stats.leases.lost.add(1);
+        }
         let source = self.source();
         self.hub.core.logger.log(
             Level::Warn,
@@ -413,7 +416,9 @@ impl Claim {
                 .repeat(Repeat::Safe)
                 .once();
             let answer = match self.hub.core.send(&request).await {
-                Ok(answer) => answer.success().and_then(|body| ack::parse(acks, &body)),
+                Ok(answer) => answer
+                    .success()
+                    .and_then(|body| self.hub.core.read_acks(acks, &body)),
                 Err(error) => Err(error),
             };
             match answer {

@@ -10,6 +10,7 @@ use super::consumer::{Shared, StopReason};
 use crate::core::Core;
 use crate::error::Result;
 use crate::runtime::lock;
+use crate::stats::ConsumerStats;
 
 pub(crate) struct Hub {
     pub(crate) core: Arc<Core>,
@@ -78,6 +79,17 @@ impl Hub {
             .filter(|one| !one.is_finished())
             .map(|one| one.still_running())
             .collect()
+    }
+
+    /// Consumers that run and what is in hand, for the statistics.
+    pub(crate) fn counts(&self) -> ConsumerStats {
+        let claims = self.claims.all();
+        let running = self.consumers();
+        ConsumerStats {
+            running: running.iter().filter(|one| !one.is_finished()).count() as u64,
+            deliveries: claims.len() as u64,
+            messages: claims.iter().map(|claim| claim.messages.len() as u64).sum(),
+        }
     }
 
     /// Completes when every consumer has ended.

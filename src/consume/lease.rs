@@ -13,7 +13,7 @@ use crate::error::ErrorCode;
 use crate::log::Level;
 use crate::protocol::lease;
 use crate::runtime::lock;
-use crate::transport::{self, Repeat, Request};
+use crate::transport::{self, Answer, Repeat, Request};
 
 pub(crate) struct Lease {
     id: String,
@@ -116,8 +116,8 @@ impl Lease {
         let deadline = Instant::now() + patience.max(Duration::from_secs(1));
         let request = Request::post(lease::path(&self.id)?, lease::body(seconds), deadline)
             .repeat(Repeat::Safe);
-        let body = hub.core.send(&request).await?.success()?;
-        let renewal = lease::parse(&self.id, &body)?;
+        let answer = hub.core.send(&request).await.and_then(Answer::success);
+        let renewal = hub.core.read_renewal(&self.id, answer)?;
         let live = self.live.load(Ordering::SeqCst) as u64;
         Ok(renewal.renewed.is_none_or(|renewed| renewed >= live))
     }

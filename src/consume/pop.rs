@@ -251,8 +251,16 @@ impl Hub {
         if !may_send() {
             return Err(Error::new(ErrorCode::Cancelled, "the call was cancelled"));
         }
+        let parked = query
+            .wait_millis
+            .map(|_| self.core.stats.parked_polls.enter());
         let body = self.core.send(&request).await?.success()?;
+        drop(parked);
         let answer = pop::parse(&body, query)?;
+        self.core
+            .stats
+            .popped
+            .add(answer.partitions.iter().map(Vec::len).sum());
         let mut leases: Vec<Arc<Lease>> = Vec::new();
         let mut deliveries = Vec::with_capacity(answer.partitions.len());
         for messages in answer.partitions {

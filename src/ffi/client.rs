@@ -89,7 +89,9 @@ pub unsafe extern "C" fn queen_client_ready(client: *const queen_client_t) -> *m
 ///
 /// When the future completes without an error, every other future of the client is complete, and no callback, handler or
 /// `user_data_free` of it runs or will run; the callback of this future is the last. QUEEN_E_TIMEOUT names what still
-/// runs: call again to wait longer. Its result is `{"aborted"}`: how many calls were ended with QUEEN_E_CLOSED.
+/// runs: call again to wait longer. QUEEN_E_PARTIAL: the client is closed as well, but buffered messages were not stored;
+/// each has its report. The result is `{"aborted", "unsent"}`: how many calls were ended with QUEEN_E_CLOSED, and how many
+/// buffered messages were not stored.
 ///
 /// Ownership: `client` is borrowed; the future is returned and freed with queen_future_free().
 /// Threads: any. Waiting for the future inside a handler or callback of the client answers QUEEN_E_WOULD_DEADLOCK.
@@ -107,7 +109,8 @@ pub unsafe extern "C" fn queen_client_close(
 }
 
 /// Frees the client. Without queen_client_close() before, it closes in the background with a deadline of 0: pushes that
-/// are not answered by then end with QUEEN_E_CLOSED, and their number goes to the log. NULL is ignored.
+/// are not answered by then end with QUEEN_E_CLOSED, buffered messages are reported as "closed", and their number goes to
+/// the log. NULL is ignored.
 ///
 /// Ownership: `client` is consumed.
 /// Threads: any.

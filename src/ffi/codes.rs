@@ -33,7 +33,7 @@ pub const QUEEN_E_CANCELLED: i32 = -202;
 /// The client, consumer or event queue is closed. Make a new one.
 pub const QUEEN_E_CLOSED: i32 = -203;
 
-/// maxPendingMessages or maxPendingBytes is reached and nothing was kept. Wait for queen_client_ready().
+/// maxPendingMessages or maxPendingBytes is reached, or a buffer is full, and nothing was kept. Wait for queen_client_ready(), or flush.
 pub const QUEEN_E_WOULD_BLOCK: i32 = -204;
 
 /// The call would wait for the thread that it runs on. Wait on a thread of your own.
@@ -129,6 +129,12 @@ pub const QUEEN_EVENT_LEASE_LOST: i32 = 4;
 
 /// An event: a log record.
 pub const QUEEN_EVENT_LOG: i32 = 5;
+
+/// An event: what became of buffered messages.
+pub const QUEEN_EVENT_DELIVERY_REPORT: i32 = 6;
+
+/// An event: the statistics of a client.
+pub const QUEEN_EVENT_STATISTICS: i32 = 7;
 
 /// Log level: something was lost or cannot go on.
 pub const QUEEN_LOG_ERROR: i32 = 1;

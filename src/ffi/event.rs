@@ -4,8 +4,8 @@ use std::ffi::{c_char, c_void};
 use std::mem::size_of;
 
 use super::codes::{
-    QUEEN_EVENT_CONSUMER_ENDED, QUEEN_EVENT_DELIVERY, QUEEN_EVENT_FUTURE, QUEEN_EVENT_LEASE_LOST,
-    QUEEN_EVENT_LOG,
+    QUEEN_EVENT_CONSUMER_ENDED, QUEEN_EVENT_DELIVERY, QUEEN_EVENT_DELIVERY_REPORT,
+    QUEEN_EVENT_FUTURE, QUEEN_EVENT_LEASE_LOST, QUEEN_EVENT_LOG, QUEEN_EVENT_STATISTICS,
 };
 use super::delivery::queen_delivery_t;
 use super::event_queue::Event;
@@ -15,15 +15,17 @@ use super::handle::{free, free_text, give, give_text, guard};
 /// One event. Filled by queen_event_queue_poll(), given back with queen_events_free().
 #[repr(C)]
 pub struct queen_event_t {
-    /// QUEEN_EVENT_FUTURE, _DELIVERY, _CONSUMER_ENDED, _LEASE_LOST or _LOG.
+    /// QUEEN_EVENT_FUTURE, _DELIVERY, _CONSUMER_ENDED, _LEASE_LOST, _LOG, _DELIVERY_REPORT or _STATISTICS.
     pub r#type: i32,
-    /// FUTURE, CONSUMER_ENDED: QUEEN_OK or the QUEEN_E_* of the error. LOG: the level. Else 0.
+    /// FUTURE, CONSUMER_ENDED: QUEEN_OK or the QUEEN_E_* of the error. LOG: the level. DELIVERY_REPORT: how many reports
+    /// were dropped before this one. Else 0.
     pub code: i32,
     /// The tag that was given along with the route.
     pub tag: u64,
     /// UTF-8, NUL-terminated, on loan until queen_events_free(); NULL where there is none. FUTURE: the result (NULL for a
     /// pop, use the object). CONSUMER_ENDED: the summary, or the error. LEASE_LOST: `queue`, `partition`, `partitionId`,
-    /// `leaseId`, `consumerGroup`, `certain`. LOG: the record.
+    /// `leaseId`, `consumerGroup`, `certain`. LOG: the record. DELIVERY_REPORT: see queen_report_events(). STATISTICS: the
+    /// document of docs/STATISTICS.md.
     pub json: *const c_char,
     /// Length of `json` in bytes.
     pub json_len: usize,
@@ -92,6 +94,15 @@ impl queen_event_t {
                 made.code = level as i32;
                 text(&mut made, json);
             }
+            Event::Reports(reports) => {
+                made.r#type = QUEEN_EVENT_DELIVERY_REPORT;
+                made.code = i32::try_from(reports.dropped).unwrap_or(i32::MAX);
+                text(&mut made, reports.json);
+            }
+            Event::Statistics(newest) => {
+                made.r#type = QUEEN_EVENT_STATISTICS;
+                text(&mut made, newest.take());
+            }
         }
         made
     }
@@ -107,9 +118,11 @@ impl queen_event_t {
             match event.r#type {
                 QUEEN_EVENT_FUTURE => free(event.object.cast::<queen_future_t>()),
                 QUEEN_EVENT_DELIVERY => free(event.object.cast::<queen_delivery_t>()),
-                QUEEN_EVENT_CONSUMER_ENDED | QUEEN_EVENT_LEASE_LOST | QUEEN_EVENT_LOG => {
-                    free_text(event.json)
-                }
+                QUEEN_EVENT_CONSUMER_ENDED
+                | QUEEN_EVENT_LEASE_LOST
+                | QUEEN_EVENT_LOG
+                | QUEEN_EVENT_DELIVERY_REPORT
+                | QUEEN_EVENT_STATISTICS => free_text(event.json),
                 _ => {}
             }
         }
@@ -119,7 +132,8 @@ impl queen_event_t {
 /// The first fields that every version of the struct has had.
 pub(super) const OLDEST_EVENT_SIZE: usize = size_of::<queen_event_t>();
 
-/// The name of an event type: "future", "delivery", "consumer_ended", "lease_lost" or "log". NULL for another number.
+/// The name of an event type: "future", "delivery", "consumer_ended", "lease_lost", "log",
+/// "delivery_report" or "statistics". NULL for another number.
 ///
 /// Ownership: the text is static.
 /// Threads: any.
@@ -131,6 +145,8 @@ pub extern "C" fn queen_event_type_name(r#type: i32) -> *const c_char {
         QUEEN_EVENT_CONSUMER_ENDED => c"consumer_ended".as_ptr(),
         QUEEN_EVENT_LEASE_LOST => c"lease_lost".as_ptr(),
         QUEEN_EVENT_LOG => c"log".as_ptr(),
+        QUEEN_EVENT_DELIVERY_REPORT => c"delivery_report".as_ptr(),
+        QUEEN_EVENT_STATISTICS => c"statistics".as_ptr(),
         _ => std::ptr::null(),
     }
 }

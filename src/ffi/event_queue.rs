@@ -1,6 +1,6 @@
 //! `queen_event_queue_t`: the primitive under callbacks, for event loops and bindings.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
@@ -33,6 +33,9 @@ impl Object for queen_event_queue_t {
 /// Log records beyond this wait for nobody: they are dropped and counted.
 const MOST_LOGS: usize = 10_000;
 
+/// The same for delivery reports, counted message by message.
+const MOST_REPORTS: usize = 10_000;
+
 /// What waits for a poller.
 pub(super) enum Event {
     Future(Arc<FutureInner>),
@@ -40,6 +43,34 @@ pub(super) enum Event {
     LeaseLost(String),
     Ended(Result<Summary>),
     Log(Level, String),
+    Reports(ReportBatch),
+    Statistics(Arc<Newest>),
+}
+
+/// Delivery reports of one request.
+pub(super) struct ReportBatch {
+    pub(super) json: String,
+    /// How many reports it has.
+    pub(super) count: usize,
+    /// How many were dropped before it.
+    pub(super) dropped: usize,
+}
+
+/// A place for the newest text of a kind; at most one event for it waits in a queue.
+#[derive(Default)]
+pub(super) struct Newest(Mutex<Option<String>>);
+
+impl Newest {
+    /// Replaces the text; `true` when there was none, so that an event must be queued.
+    pub(super) fn put(&self, text: String) -> bool {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        place.replace(text).is_none()
+    }
+
+    pub(super) fn take(&self) -> String {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        place.take().unwrap_or_default()
+    }
 }
 
 #[derive(Default)]
@@ -56,6 +87,9 @@ struct State {
     closed: bool,
     logs: usize,
     dropped_logs: usize,
+    reports: usize,
+    /// By the tag of their route.
+    dropped_reports: BTreeMap<u64, usize>,
     socket: Option<Socket>,
     feeders: Vec<StopSignal>,
 }
@@ -68,6 +102,23 @@ struct Socket {
 }
 
 impl State {
+    /// When the last report was taken and others after it were dropped, an empty one tells how many.
+    fn tell_dropped(&mut self) {
+        if self.reports > 0 {
+            return;
+        }
+        for (tag, dropped) in std::mem::take(&mut self.dropped_reports) {
+            if dropped > 0 {
+                let batch = ReportBatch {
+                    json: "[]".to_owned(),
+                    count: 0,
+                    dropped,
+                };
+                self.events.push_back((Event::Reports(batch), tag));
+            }
+        }
+    }
+
     /// Makes the descriptor tell the truth.
     fn signal(&mut self) {
         let ready = !self.events.is_empty() || self.woken;
@@ -104,6 +155,14 @@ impl EventQueue {
             state.logs += 1;
             let dropped = std::mem::take(&mut state.dropped_logs);
             event = Event::Log(level, super::log::with_dropped(json, dropped));
+        }
+        if let Event::Reports(batch) = &mut event {
+            if state.reports > 0 && state.reports + batch.count > MOST_REPORTS {
+                *state.dropped_reports.entry(tag).or_default() += batch.count;
+                return true;
+            }
+            batch.dropped = state.dropped_reports.remove(&tag).unwrap_or(0);
+            state.reports += batch.count;
         }
         state.events.push_back((event, tag));
         state.signal();
@@ -146,6 +205,10 @@ impl EventQueue {
             {
                 match event {
                     Event::Log(..) => state.logs -= 1,
+                    Event::Reports(ref batch) => {
+                        state.reports -= batch.count;
+                        state.tell_dropped();
+                    }
                     // Given back while nobody had it in hand: it will come again, so nobody may handle it now.
                     Event::Delivery(delivery) if !delivery.take() => {
                         stale.push(delivery);
@@ -238,8 +301,9 @@ impl Drop for queen_event_queue_t {
 
 /// Makes an event queue.
 ///
-/// It never drops a completion or a delivery and never blocks a thread of the library. Of log records it keeps 10 000;
-/// the next record after a gap carries the number of those dropped.
+/// It never drops a completion or a delivery and never blocks a thread of the library. Of log records it keeps 10 000, and
+/// the reports of 10 000 messages; the next one after a gap carries the number of those dropped. Of statistics it keeps the
+/// newest.
 ///
 /// Ownership: the queue is returned and freed with queen_event_queue_free().
 /// Threads: any.

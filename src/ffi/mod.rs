@@ -22,5 +22,7 @@ mod future;
 mod handle;
 mod log;
 mod operations;
+mod report;
+mod statistics;
 mod user_data;
 mod version;

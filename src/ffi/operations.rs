@@ -11,11 +11,17 @@ use crate::{Ack, AckOptions, Error, FlushOptions, PopOptions, PushOptions, Renew
 ///
 /// `queue` is the name. `partition` may be NULL for "Default". `items` is a JSON array of
 /// `{"payload": any, "transactionId"?: string, "traceId"?: string}` of `items_len` bytes; payloads are stored byte for
-/// byte, missing transaction ids are minted. `options` is a JSON object or NULL: `timeoutMillis`.
+/// byte, missing transaction ids are minted. `options` is a JSON object or NULL: `timeoutMillis`, `buffer`.
+///
+/// `buffer` is true, or an object with `messageCount` (100), `timeMillis` (1000), `maxMessages`, `maxBytes` and `whenFull`
+/// ("wait", "fail" or "dropOldest"): messages of one partition are collected in the client and sent together, once so many
+/// are there or so long after the first of them. The future completes when they are accepted, with status "buffered" for
+/// each; what becomes of them is told by queen_report_callback() or queen_report_events(). A direct push goes behind what is
+/// buffered for its partition.
 ///
 /// Result: `[{"index", "transactionId", "messageId", "status", "error"?}]`; "queued", "duplicate" and "buffered" are
 /// successes. Errors: QUEEN_E_PARTIAL when some were refused; QUEEN_E_WOULD_BLOCK beyond maxPendingMessages or
-/// maxPendingBytes, nothing was kept; bad arguments, transport and broker errors. An error of unknown outcome lists the
+/// maxPendingBytes, or with a full buffer, nothing was kept; bad arguments, transport and broker errors. An error of unknown outcome lists the
 /// transaction ids with which the push may be repeated.
 ///
 /// Ownership: all arguments are borrowed or copied before the call returns; the future is returned and freed with
@@ -138,9 +144,11 @@ pub unsafe extern "C" fn queen_renew(
     }
 }
 
-/// Completes when every push submitted before is settled, well or not.
+/// Sends what is buffered and completes when every push submitted before is settled, well or not.
 ///
-/// `options` is a JSON object or NULL: `timeoutMillis`. Result: `{"flushed"}`, how many calls were waited for.
+/// `options` is a JSON object or NULL: `queue` and `partition` (all pushes without), `timeoutMillis`. Result: `{"flushed",
+/// "messages"}`, how many direct calls, and messages in all, were waited for. QUEEN_E_TIMEOUT at the deadline has the
+/// result `{"flushed", "messages", "left"}`; what is left is sent on.
 ///
 /// Ownership: all arguments are borrowed or copied before the call returns; the future is returned and freed with
 /// queen_future_free().

@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 use super::route::{bad_params, read};
 use super::{Operation, Parameter, QUEUE, Run, TIMEOUT};
 use crate::consume::{AckOptions, PopOptions};
-use crate::options::{FlushOptions, PushOptions, RenewOptions};
+use crate::options::{self, BufferOptions, FlushOptions, PushOptions, RenewOptions};
+use crate::pending::Pending;
 use crate::protocol::ack;
 
-pub(super) static TABLE: &[&Operation] = &[&PUSH, &POP, &ACK, &RENEW, &FLUSH];
+pub(super) static TABLE: &[&Operation] = &[&PUSH, &POP, &ACK, &RENEW, &FLUSH, &STATS];
 
 /// A parameter that is read by serde.
 const fn described(
@@ -41,6 +42,14 @@ static PUSH: Operation = Operation {
             "required",
             "`[{\"payload\": any, \"transactionId\"?: string, \"traceId\"?: string}]`",
         ),
+        described(
+            "buffer",
+            "boolean or object",
+            "false",
+            "Collects messages in the client and sends them later, together: `{\"messageCount\": 100, \"timeMillis\": 1000, \
+             \"maxMessages\"?, \"maxBytes\"?, \"whenFull\": \"wait\", \"fail\" or \"dropOldest\"}`; `true` takes the \
+             defaults. The call completes when they are accepted, with status `buffered`; delivery reports tell the rest.",
+        ),
         TIMEOUT,
     ],
     result: "`[{\"index\", \"transactionId\", \"messageId\", \"status\", \"error\"?}]`, status `queued`, `duplicate`, \
@@ -49,6 +58,7 @@ static PUSH: Operation = Operation {
         let params: PushParams<'_> = read("push", params)?;
         let options = PushOptions {
             timeout_millis: params.timeout_millis,
+            buffer: params.buffer,
         };
         let mut queue = client.queue(params.queue);
         if let Some(partition) = params.partition {
@@ -236,14 +246,39 @@ static RENEW: Operation = Operation {
 
 static FLUSH: Operation = Operation {
     name: "flush",
-    summary: "Completes when every push submitted before is settled.",
-    parameters: &[TIMEOUT],
-    result: "`{\"flushed\"}`: how many calls were waited for",
+    summary: "Sends what is buffered and completes when every push submitted before is settled, well or not.",
+    parameters: &[
+        described("queue", "string", "all", "Only pushes to this queue."),
+        described(
+            "partition",
+            "string",
+            "all",
+            "Only pushes to this partition of the queue.",
+        ),
+        TIMEOUT,
+    ],
+    result: "`{\"flushed\", \"messages\"}`: how many direct calls, and messages in all, were waited for. The error at the \
+             deadline has the result `{\"flushed\", \"messages\", \"left\"}`",
     run: Run::Typed(|client, params| {
         let options: FlushOptions = read("flush", params)?;
         Ok(Box::new(client.flush(&options)))
     }),
 };
+
+static STATS: Operation = Operation {
+    name: "client.stats",
+    summary: "Tells what the client has done and what it has under way. Asks no broker.",
+    parameters: &[],
+    result: "the document of `docs/STATISTICS.md`",
+    run: Run::Typed(|client, params| {
+        let NoParams {} = read("client.stats", params)?;
+        Ok(Box::new(Pending::ready(client.stats())))
+    }),
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParams {}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -254,6 +289,8 @@ struct PushParams<'a> {
     partition: Option<Cow<'a, str>>,
     #[serde(borrow)]
     items: &'a RawValue,
+    #[serde(default, deserialize_with = "options::buffer")]
+    buffer: Option<BufferOptions>,
     timeout_millis: Option<u64>,
 }
 

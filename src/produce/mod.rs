@@ -1,35 +1,89 @@
-//! Push: each partition has a queue of calls of its own and at most one request in flight, so that the calls of one
-//! client to one partition are stored in the order in which they were made.
+//! Push: each partition has a line of its own with at most one request in flight, so that the pushes of one client to one
+//! partition are stored in the order in which they were made, buffered or not.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod accept;
+mod address;
+mod backoff;
+mod buffer;
+mod flights;
+mod flusher;
+mod report;
+mod room;
+mod state;
+mod turns;
+mod unsettled;
+
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 
+use self::address::Address;
+use self::report::Reports;
+use self::state::{Bounds, State};
 use crate::core::Core;
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, Result};
 use crate::log::Level;
-use crate::options::PushOptions;
+use crate::options::{FlushOptions, PushOptions};
 use crate::pending::Pending;
 use crate::protocol::push::{self, Item, Push, PushResult};
 use crate::runtime::lock;
+use crate::stats::BufferStats;
 use crate::transport::{self, Repeat, Request};
+
+pub(crate) use self::address::Scope;
+pub use self::report::{DeliveryReport, DeliveryStatus, ReportSink};
 
 /// The producing side of a client.
 pub(crate) struct Producer {
     core: Arc<Core>,
-    lanes: Lanes,
+    state: Mutex<State>,
+    reports: Reports,
+    /// Wakes the task that sends what is buffered.
+    look: Notify,
+    /// Something was settled.
+    changed: Notify,
+    closing: watch::Sender<bool>,
 }
 
 impl Producer {
     pub(crate) fn new(core: &Arc<Core>) -> Arc<Producer> {
+        let bounds = Bounds {
+            messages: core.config.max_buffered_messages,
+            bytes: core.config.max_buffered_bytes,
+        };
         Arc::new(Producer {
             core: core.clone(),
-            lanes: Lanes::default(),
+            state: Mutex::new(State::new(bounds)),
+            reports: Reports::default(),
+            look: Notify::new(),
+            changed: Notify::new(),
+            closing: watch::Sender::new(false),
         })
     }
 
-    /// Pushes items to one partition in one request.
+    /// Changes the state, then does what the change left to be done without the lock.
+    fn change<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let now = Instant::now();
+        let mut state = lock(&self.state);
+        let result = change(&mut state, now);
+        let after = state.take_after();
+        let start = after.wake && !state.running && !state.is_done();
+        state.running |= start;
+        drop(state);
+        for (pending, results) in after.accepted {
+            pending.complete(Ok(results));
+        }
+        if start {
+            self.core.detach(self.clone().send_buffers());
+        } else if after.wake {
+            self.look.notify_one();
+        }
+        result
+    }
+
+    /// Pushes items to one partition in one request, or into the buffer of the partition.
     pub(crate) fn push(
         self: &Arc<Producer>,
         queue: &str,
@@ -37,35 +91,40 @@ impl Producer {
         items: &[Item<'_>],
         options: &PushOptions,
     ) -> Pending<Vec<PushResult>> {
-        let push = match Push::new(queue, partition, items) {
-            Ok(push) => push,
-            Err(error) => return Pending::finished(Err(error)),
-        };
         let deadline = transport::after(
             options
                 .timeout_millis
                 .unwrap_or(self.core.config.timeout_millis),
         );
-        let cost = (items.len(), push.body.len());
-        let address = (queue.to_owned(), partition.to_owned());
+        match &options.buffer {
+            Some(buffer) => self.push_buffered(queue, partition, items, buffer, deadline),
+            None => match Push::new(queue, partition, items) {
+                Ok(push) => self.push_now(Address::new(queue, partition), push, deadline),
+                Err(error) => Pending::finished(Err(error)),
+            },
+        }
+    }
+
+    fn push_now(
+        self: &Arc<Producer>,
+        address: Address,
+        push: Push,
+        deadline: Instant,
+    ) -> Pending<Vec<PushResult>> {
+        let cost = (push.transaction_ids.len(), push.body.len());
         let producer = self.clone();
         self.core.start(cost, deadline, move |pending| {
             pending.note_transaction_ids(push.transaction_ids.clone());
-            let number = producer.lanes.submit(push.transaction_ids.len());
+            let messages = push.transaction_ids.len();
+            let (address, number, turn) =
+                producer.change(|state, now| state.join(address, messages, now));
             let (settled, ended) = (producer.clone(), pending.clone());
-            pending.when_complete(move || {
-                settled.lanes.settled(number);
-                if let Some(Err(error)) = ended.result() {
-                    // Nobody may be looking at the future.
-                    settled.core.logger.log(
-                        Level::Warn,
-                        "producer.push",
-                        "a push did not go well",
-                        &[("error", error.to_string().into())],
-                    );
-                }
-            });
-            let ticket = Ticket::join(&producer, address);
+            pending.when_complete(move || settled.note_end(number, &ended));
+            let ticket = Ticket {
+                producer: producer.clone(),
+                address,
+                turn: tokio::sync::Mutex::new(turn),
+            };
             async move {
                 ticket.turn().await;
                 if !pending.mark_sent() {
@@ -85,6 +144,7 @@ impl Producer {
                 let results = push
                     .results(&body)
                     .map_err(|error| error.with_transaction_ids(push.transaction_ids.clone()))?;
+                producer.count(&results);
                 match push::partial(&results) {
                     None => Ok(results),
                     Some(error) => Err(error.with_transaction_ids(push.transaction_ids.clone())),
@@ -93,25 +153,143 @@ impl Producer {
         })
     }
 
-    /// Completes when every push submitted before is settled; the number is that of the pushes waited for.
-    pub(crate) fn flush(self: &Arc<Producer>, timeout_millis: Option<u64>) -> Pending<Flushed> {
-        let deadline = transport::after(timeout_millis.unwrap_or(self.core.config.timeout_millis));
+    /// A direct push has completed.
+    fn note_end(self: &Arc<Self>, number: u64, ended: &Pending<Vec<PushResult>>) {
+        self.change(|state, _| state.settled(number));
+        self.changed.notify_waiters();
+        if let Some(Err(error)) = ended.result() {
+            // Nobody may be looking at the future.
+            self.core.logger.log(
+                Level::Warn,
+                "producer.push",
+                "a push did not go well",
+                &[("error", error.to_string().into())],
+            );
+        }
+    }
+
+    fn count(&self, results: &[PushResult]) {
+        for result in results {
+            self.core.stats.pushed.note(&result.status);
+        }
+    }
+
+    /// Sends what is buffered and completes when every push submitted before is settled.
+    pub(crate) fn flush(self: &Arc<Producer>, options: &FlushOptions) -> Pending<Flushed> {
+        if options.partition.is_some() && options.queue.is_none() {
+            return Pending::finished(Err(Error::argument(
+                "flush names a partition and no queue; name both, or the queue alone",
+            )));
+        }
+        let deadline = transport::after(
+            options
+                .timeout_millis
+                .unwrap_or(self.core.config.timeout_millis),
+        );
+        let scope = Scope {
+            queue: options.queue.clone(),
+            partition: options.partition.clone(),
+        };
         let producer = self.clone();
-        let (last, waiting) = self.lanes.submitted();
-        self.core.start((0, 0), deadline, move |_| async move {
-            producer.lanes.settled_up_to(last).await;
-            Ok(Flushed { flushed: waiting })
+        // The work has its own deadline, which tells more; the call's is a little later.
+        let late = deadline + Duration::from_secs(1);
+        self.core.start((0, 0), late, move |_| {
+            let settling = producer.clone().settle(scope, deadline);
+            async move {
+                let (flushed, left) = settling.await;
+                producer.core.logger.log(
+                    Level::Debug,
+                    "client.flush",
+                    "a flush has ended",
+                    &[("messages", flushed.messages.into()), ("left", left.into())],
+                );
+                match left {
+                    0 => Ok(flushed),
+                    left => Err(Error::new(
+                        ErrorCode::Timeout,
+                        format!(
+                            "{left} of {} messages are not answered for at the deadline; they are sent on, flush \
+                             again to wait longer",
+                            flushed.messages
+                        ),
+                    )
+                    .with_result(
+                        serde_json::json!({
+                            "flushed": flushed.flushed,
+                            "messages": flushed.messages,
+                            "left": left,
+                        })
+                        .to_string(),
+                    )),
+                }
+            }
         })
     }
 
-    /// Completes when no push is in flight.
-    pub(crate) async fn all_settled(&self) {
-        self.lanes.settled_up_to(u64::MAX).await;
+    /// Begins to send what those places hold; the future waits until it is settled or the deadline has come, and tells how
+    /// many messages are left then.
+    pub(crate) fn settle(
+        self: Arc<Producer>,
+        scope: Scope,
+        deadline: Instant,
+    ) -> impl Future<Output = (Flushed, usize)> + Send {
+        let mut unsettled = self.change(|state, now| {
+            state.cover_all(&scope, now);
+            state.hurry(&scope, now);
+            state.hurried += 1;
+            state.unsettled(&scope)
+        });
+        let hurry = Hurry(self.clone());
+        let flushed = Flushed {
+            flushed: unsettled.calls(),
+            messages: unsettled.messages,
+        };
+        async move {
+            let _hurry = hurry;
+            let settled = async {
+                loop {
+                    let changed = self.changed.notified();
+                    tokio::pin!(changed);
+                    changed.as_mut().enable();
+                    if lock(&self.state).is_settled(&mut unsettled) {
+                        return;
+                    }
+                    changed.await;
+                }
+            };
+            let left = match tokio::time::timeout_at(deadline, settled).await {
+                Ok(()) => 0,
+                Err(_) => lock(&self.state).left_of(&unsettled),
+            };
+            (flushed, left)
+        }
     }
 
-    /// How many messages are in flight.
-    pub(crate) fn unsettled(&self) -> usize {
-        lock(&self.lanes.unsettled).calls.values().sum()
+    /// Where reports of buffered messages go; `None` stops them.
+    pub(crate) fn set_reports(&self, sink: Option<ReportSink>) {
+        self.reports.set(sink);
+    }
+
+    /// How many messages of direct pushes are not answered for.
+    pub(crate) fn unsettled_direct(&self) -> usize {
+        lock(&self.state).direct_messages()
+    }
+
+    /// What the buffers hold, without what is only counted.
+    pub(crate) fn buffers(&self) -> BufferStats {
+        let counts = lock(&self.state).counts();
+        let age = counts
+            .oldest
+            .map_or(Duration::ZERO, |since| since.elapsed());
+        BufferStats {
+            active_buffers: counts.active as u64,
+            total_buffered_messages: counts.queued as u64,
+            buffered_bytes: counts.bytes as u64,
+            oldest_buffer_age: transport::ms(age),
+            in_flight_messages: counts.in_flight as u64,
+            waiting_pushes: counts.waiting as u64,
+            ..BufferStats::default()
+        }
     }
 }
 
@@ -119,106 +297,30 @@ impl Producer {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Flushed {
-    /// Pushes that were in flight when it began.
+    /// Direct pushes that were in flight when it began.
     pub flushed: usize,
+    /// Messages that were not settled when it began, buffered ones included.
+    pub messages: usize,
 }
 
-type Address = (String, String);
+/// Keeps the pauses between attempts short while somebody waits.
+struct Hurry(Arc<Producer>);
 
-/// The waiting calls of each partition, and which pushes are not settled.
-#[derive(Default)]
-struct Lanes {
-    waiting: Mutex<HashMap<Address, VecDeque<oneshot::Sender<()>>>>,
-    unsettled: Mutex<Unsettled>,
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct Unsettled {
-    last: u64,
-    /// The pushes in flight, with how many messages each has.
-    calls: BTreeMap<u64, usize>,
-}
-
-impl Lanes {
-    fn submit(&self, messages: usize) -> u64 {
-        let mut unsettled = lock(&self.unsettled);
-        unsettled.last += 1;
-        let number = unsettled.last;
-        unsettled.calls.insert(number, messages);
-        number
-    }
-
-    fn settled(&self, number: u64) {
-        lock(&self.unsettled).calls.remove(&number);
-        self.changed.notify_waiters();
-    }
-
-    /// The last number given out, and how many are unsettled.
-    fn submitted(&self) -> (u64, usize) {
-        let unsettled = lock(&self.unsettled);
-        (unsettled.last, unsettled.calls.len())
-    }
-
-    /// Completes when no push up to that number is unsettled.
-    async fn settled_up_to(&self, last: u64) {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if lock(&self.unsettled)
-                .calls
-                .first_key_value()
-                .is_none_or(|(first, _)| *first > last)
-            {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    /// The next call of a partition has its turn, if there is one.
-    fn pass_on(waiting: &mut HashMap<Address, VecDeque<oneshot::Sender<()>>>, address: &Address) {
-        if let Some(queue) = waiting.get_mut(address) {
-            while let Some(next) = queue.pop_front() {
-                if next.send(()).is_ok() {
-                    return;
-                }
-            }
-            waiting.remove(address);
-        }
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        lock(&self.0.state).hurried -= 1;
     }
 }
 
-/// A call's place in the queue of its partition. Dropping it lets the next one go.
+/// A direct push's place in the line of its partition. Dropping it lets the next one go.
 struct Ticket {
     producer: Arc<Producer>,
-    address: Address,
+    address: Arc<Address>,
     /// Empty when the turn came at once.
     turn: tokio::sync::Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl Ticket {
-    fn join(producer: &Arc<Producer>, address: Address) -> Ticket {
-        let mut waiting = lock(&producer.lanes.waiting);
-        let turn = match waiting.get_mut(&address) {
-            Some(queue) => {
-                let (sender, receiver) = oneshot::channel();
-                queue.push_back(sender);
-                Some(receiver)
-            }
-            None => {
-                waiting.insert(address.clone(), VecDeque::new());
-                None
-            }
-        };
-        Ticket {
-            producer: producer.clone(),
-            address,
-            turn: tokio::sync::Mutex::new(turn),
-        }
-    }
-
     async fn turn(&self) {
         let mut turn = self.turn.lock().await;
         if let Some(receiver) = turn.as_mut() {
@@ -230,17 +332,28 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut waiting = lock(&self.producer.lanes.waiting);
-        let had_turn = match self.turn.get_mut() {
-            None => true,
-            // Turns are given under the lock, so after the close none can come any more.
-            Some(receiver) => {
-                receiver.close();
-                receiver.try_recv().is_ok()
+        let (turn, address) = (self.turn.get_mut(), &self.address);
+        self.producer.change(|state, now| {
+            let had_turn = match turn {
+                None => true,
+                // Turns are given under the lock, so after the close none can come any more.
+                Some(receiver) => {
+                    receiver.close();
+                    receiver.try_recv().is_ok()
+                }
+            };
+            if had_turn {
+                state.pass_on(address, now);
             }
-        };
-        if had_turn {
-            Lanes::pass_on(&mut waiting, &self.address);
-        }
+        });
+    }
+}
+
+/// An error to give back at once.
+fn check_accepting(core: &Core, state: &State) -> Result<()> {
+    core.check_accepting()?;
+    match state.is_closed() {
+        false => Ok(()),
+        true => Err(Error::new(ErrorCode::Closed, "the client is closed")),
     }
 }

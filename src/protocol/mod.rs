@@ -1,6 +1,7 @@
 //! The wire: paths, request bodies and answers of every route, without any I/O. One file per route family.
 
 pub(crate) mod ack;
+pub(crate) mod kept;
 pub(crate) mod lease;
 pub(crate) mod pop;
 pub(crate) mod push;

@@ -72,6 +72,22 @@ impl<'a> Item<'a> {
         self
     }
 
+    pub(super) fn payload(&self) -> &str {
+        self.payload.get()
+    }
+
+    pub(super) fn trace(&self) -> Option<&str> {
+        self.trace_id.as_deref()
+    }
+
+    /// The transaction id, and whether it was made here.
+    pub(super) fn id_or_minted(&self) -> (Cow<'_, str>, bool) {
+        match self.transaction_id.as_deref() {
+            Some(id) => (Cow::Borrowed(id), false),
+            None => (Cow::Owned(Uuid::now_v7().to_string()), true),
+        }
+    }
+
     /// Reads a JSON array of `{payload, transactionId?, traceId?}`.
     pub(crate) fn parse_list(json: &'a str) -> Result<Vec<Item<'a>>> {
         let items: Vec<ItemText<'a>> = serde_json::from_str(json).map_err(|error| {
@@ -112,37 +128,48 @@ struct WireItem<'a> {
     trace_id: Option<&'a str>,
 }
 
+/// A place that the broker would accept.
+pub(super) fn check_place(queue: &str, partition: &str) -> Result<()> {
+    check_name("queue", queue, false)?;
+    check_name("partition", partition, true)
+}
+
+/// Refuses what would make the broker refuse the whole request.
+pub(super) fn check_items(items: &[Item<'_>]) -> Result<()> {
+    if items.is_empty() {
+        return Err(Error::argument("items is empty; give at least one message"));
+    }
+    for (index, item) in items.iter().enumerate() {
+        if let Some(id) = item.transaction_id.as_deref() {
+            check_name(&format!("items[{index}].transactionId"), id, true)?;
+            if id.len() > MAX_ID_BYTES {
+                return Err(Error::argument(format!(
+                    "items[{index}].transactionId has {} bytes; at most {MAX_ID_BYTES} are stored",
+                    id.len()
+                )));
+            }
+        }
+        if nesting(item.payload.get()) > MAX_NESTING {
+            return Err(Error::argument(format!(
+                "items[{index}].payload is nested deeper than {MAX_NESTING}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 impl Push {
     /// Checks everything that would make the broker refuse the whole request, and mints missing ids.
     pub(crate) fn new(queue: &str, partition: &str, items: &[Item<'_>]) -> Result<Push> {
-        check_name("queue", queue, false)?;
-        check_name("partition", partition, true)?;
-        if items.is_empty() {
-            return Err(Error::argument("items is empty; give at least one message"));
-        }
-        let mut transaction_ids = Vec::with_capacity(items.len());
-        let mut minted = Vec::with_capacity(items.len());
-        for (index, item) in items.iter().enumerate() {
-            if let Some(id) = item.transaction_id.as_deref() {
-                check_name(&format!("items[{index}].transactionId"), id, true)?;
-                if id.len() > MAX_ID_BYTES {
-                    return Err(Error::argument(format!(
-                        "items[{index}].transactionId has {} bytes; at most {MAX_ID_BYTES} are stored",
-                        id.len()
-                    )));
-                }
-            }
-            if nesting(item.payload.get()) > MAX_NESTING {
-                return Err(Error::argument(format!(
-                    "items[{index}].payload is nested deeper than {MAX_NESTING}"
-                )));
-            }
-            minted.push(item.transaction_id.is_none());
-            transaction_ids.push(match &item.transaction_id {
-                Some(id) => id.to_string(),
-                None => Uuid::now_v7().to_string(),
-            });
-        }
+        check_place(queue, partition)?;
+        check_items(items)?;
+        let (transaction_ids, minted): (Vec<String>, Vec<bool>) = items
+            .iter()
+            .map(|item| {
+                let (id, minted) = item.id_or_minted();
+                (id.into_owned(), minted)
+            })
+            .unzip();
         let wire: Vec<WireItem<'_>> = items
             .iter()
             .zip(&transaction_ids)
@@ -173,42 +200,52 @@ impl Push {
 
     /// Reads the answer into one result per item, in the caller's order.
     pub(crate) fn results(&self, body: &[u8]) -> Result<Vec<PushResult>> {
-        let entries: Vec<WireResult> =
-            serde_json::from_slice(body).map_err(|error| bad_answer("push", error))?;
-        let mut results: Vec<Option<PushResult>> = vec![None; self.transaction_ids.len()];
-        for (position, entry) in entries.into_iter().enumerate() {
-            let index = entry.index.unwrap_or(position);
-            let (Some(slot), Some(id), Some(minted)) = (
-                results.get_mut(index),
-                self.transaction_ids.get(index),
-                self.minted.get(index),
-            ) else {
-                return Err(bad_answer(
-                    "push",
-                    format!("it has a result for item {index}"),
-                ));
-            };
-            // An id that libqueen minted can only be a duplicate of its own earlier attempt.
-            let status = match entry.status.as_str() {
-                "duplicate" if *minted => "queued".to_owned(),
-                _ => entry.status,
-            };
-            *slot = Some(PushResult {
-                index,
-                transaction_id: id.clone(),
-                message_id: entry.message_id,
-                status,
-                error: entry.error,
-            });
-        }
-        results
-            .into_iter()
-            .enumerate()
-            .map(|(index, result)| {
-                result.ok_or_else(|| bad_answer("push", format!("item {index} has no result")))
-            })
-            .collect()
+        results(body, self.transaction_ids.len(), |index| {
+            Some((
+                self.transaction_ids.get(index)?.as_str(),
+                *self.minted.get(index)?,
+            ))
+        })
     }
+}
+
+/// Reads the answer to a push of `count` items; `item` tells the id of each and whether libqueen made it.
+pub(super) fn results<'a>(
+    body: &[u8],
+    count: usize,
+    item: impl Fn(usize) -> Option<(&'a str, bool)>,
+) -> Result<Vec<PushResult>> {
+    let entries: Vec<WireResult> =
+        serde_json::from_slice(body).map_err(|error| bad_answer("push", error))?;
+    let mut results: Vec<Option<PushResult>> = vec![None; count];
+    for (position, entry) in entries.into_iter().enumerate() {
+        let index = entry.index.unwrap_or(position);
+        let (Some(slot), Some((id, minted))) = (results.get_mut(index), item(index)) else {
+            return Err(bad_answer(
+                "push",
+                format!("it has a result for item {index}"),
+            ));
+        };
+        // An id that libqueen minted can only be a duplicate of its own earlier attempt.
+        let status = match entry.status.as_str() {
+            "duplicate" if minted => "queued".to_owned(),
+            _ => entry.status,
+        };
+        *slot = Some(PushResult {
+            index,
+            transaction_id: id.to_owned(),
+            message_id: entry.message_id,
+            status,
+            error: entry.error,
+        });
+    }
+    results
+        .into_iter()
+        .enumerate()
+        .map(|(index, result)| {
+            result.ok_or_else(|| bad_answer("push", format!("item {index} has no result")))
+        })
+        .collect()
 }
 
 #[derive(Deserialize)]
@@ -240,6 +277,28 @@ pub struct PushResult {
 }
 
 impl PushResult {
+    /// A message that waits in the client.
+    pub(super) fn buffered(index: usize, transaction_id: &str) -> PushResult {
+        PushResult {
+            index,
+            transaction_id: transaction_id.to_owned(),
+            message_id: None,
+            status: "buffered".to_owned(),
+            error: None,
+        }
+    }
+
+    /// A message that was refused alone.
+    pub(crate) fn failed(transaction_id: &str, error: &Error) -> PushResult {
+        PushResult {
+            index: 0,
+            transaction_id: transaction_id.to_owned(),
+            message_id: None,
+            status: "failed".to_owned(),
+            error: Some(error.message().to_owned()),
+        }
+    }
+
     /// Whether the broker has taken the message.
     pub fn is_success(&self) -> bool {
         matches!(self.status.as_str(), "queued" | "duplicate" | "buffered")

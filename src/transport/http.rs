@@ -63,6 +63,10 @@ impl HttpTransport {
         })
     }
 
+    pub(super) fn resent(&self) -> u64 {
+        self.retry.resent.get()
+    }
+
     pub(crate) async fn send(&self, request: &Request) -> Result<Answer> {
         self.retry.run(request, &self.balancer, self).await
     }

@@ -240,6 +240,14 @@ impl Transport {
         }
     }
 
+    /// How often a request was sent again.
+    pub(crate) fn resent(&self) -> u64 {
+        match &self.backend {
+            Backend::Http(http) => http.resent(),
+            Backend::Embedded(_) => 0,
+        }
+    }
+
     /// A place among the polls that may wait at the brokers. First come, first served.
     pub(crate) async fn parking_place(&self) -> Option<SemaphorePermit<'_>> {
         self.parked.acquire().await.ok()

@@ -12,6 +12,7 @@ use super::{Answer, Past, Repeat, Request, ms};
 use crate::config::Config;
 use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::log::{Level, Logger};
+use crate::stats::Counter;
 
 /// The first pause after a 429 that names none.
 const FIRST_THROTTLED_PAUSE: Duration = Duration::from_millis(500);
@@ -36,6 +37,8 @@ pub(super) struct Retry {
     attempt_limit: Duration,
     failover: bool,
     logger: Arc<Logger>,
+    /// How often a request was sent again.
+    pub(super) resent: Counter,
 }
 
 /// How far a request has come.
@@ -58,6 +61,7 @@ impl Retry {
             attempt_limit: Duration::from_millis(config.request_timeout_millis),
             failover: config.enable_failover,
             logger: logger.clone(),
+            resent: Counter::default(),
         }
     }
 
@@ -189,6 +193,7 @@ impl Retry {
         pause: Duration,
         cause: &str,
     ) {
+        self.resent.add(1);
         if self.logger.wants(Level::Warn) {
             self.logger.log(
                 Level::Warn,

@@ -1,5 +1,6 @@
 //! What the Rust client promises, on every broker of `QUEEN_TEST_BROKERS`.
 
+mod buffers;
 mod consume;
 mod groups;
 mod letters;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     for broker in &brokers {
         let tests = [
             produce::TESTS,
+            buffers::TESTS,
             settle::TESTS,
             consume::TESTS,
             queues::TESTS,

@@ -123,6 +123,7 @@ fn h4_a_broker_that_hangs_is_left_for_another() {
     let client = client(&[&silent.url, &good.url], r#""requestTimeoutMillis":100"#);
     let options = queen::PushOptions {
         timeout_millis: Some(2_000),
+        ..queen::PushOptions::default()
     };
     for _ in 0..2 {
         let item = queen::Item::raw("1").unwrap();

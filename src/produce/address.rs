@@ -1,0 +1,48 @@
+//! Places: a queue and a partition.
+
+use serde_json::Value;
+
+/// Where messages go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Address {
+    pub(super) queue: Box<str>,
+    pub(super) partition: Box<str>,
+}
+
+impl Address {
+    pub(super) fn new(queue: &str, partition: &str) -> Address {
+        Address {
+            queue: queue.into(),
+            partition: partition.into(),
+        }
+    }
+
+    /// Fields of a log record about this place.
+    pub(super) fn fields<'a>(&self, more: &[(&'a str, Value)]) -> Vec<(&'a str, Value)> {
+        let mut fields = vec![
+            ("queue", Value::from(&*self.queue)),
+            ("partition", Value::from(&*self.partition)),
+        ];
+        fields.extend(more.iter().cloned());
+        fields
+    }
+}
+
+/// Which places a flush is for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scope {
+    pub(crate) queue: Option<String>,
+    pub(crate) partition: Option<String>,
+}
+
+impl Scope {
+    pub(super) fn has(&self, address: &Address) -> bool {
+        self.queue
+            .as_deref()
+            .is_none_or(|queue| *queue == *address.queue)
+            && self
+                .partition
+                .as_deref()
+                .is_none_or(|partition| *partition == *address.partition)
+    }
+}

@@ -24,7 +24,7 @@ use crate::protocol::lease::Renewal;
 use crate::runtime;
 use crate::stats::{Gauges, PendingStats, Statistics, StatisticsSink};
 use crate::sys;
-use crate::transport;
+use crate::transport::{self, BackendSink, Backends};
 
 /// The client. Clones are the same client; when the last one is dropped without [`close`](Client::close), it closes in
 /// the background with a deadline of zero.
@@ -169,6 +169,16 @@ impl Client {
         self.0.0.tell_statistics(sink)
     }
 
+    /// Tells a sink when a broker becomes unhealthy or recovers, instead of whom it told before; `None` tells nobody.
+    pub fn set_backend_states(&self, sink: Option<BackendSink>) {
+        self.core().transport.watch_backends(sink);
+    }
+
+    /// The brokers with their health, and how requests are spread over them.
+    pub fn backends(&self) -> Backends {
+        self.core().transport.backends()
+    }
+
     /// The thread on which callbacks of this client run. Holding it does not keep the client open.
     pub fn dispatcher(&self) -> Dispatcher {
         Dispatcher::new(&self.core().dispatcher)
@@ -300,10 +310,11 @@ impl House {
         self.hub.abandon_all();
         core.transport.close().await;
         // What the host gave along with its callbacks is freed on the dispatcher.
-        let (logger, producer) = (core.clone(), self.producer.clone());
+        let (sinks, producer) = (core.clone(), self.producer.clone());
         let _ = core.dispatcher.run(Box::new(move || {
             producer.set_reports(None);
-            logger.logger.set(Level::Error, None);
+            sinks.logger.set(Level::Error, None);
+            sinks.transport.watch_backends(None);
         }));
         let patience = deadline.max(Instant::now() + SHORT);
         let drained = tokio::time::timeout_at(patience, core.dispatcher.drained())

@@ -52,7 +52,7 @@ pub use admin::{
     Traces,
 };
 pub use client::{Client, Closed};
-pub use config::{Config, SETTINGS, Secret, Setting};
+pub use config::{Config, LoadBalancing, SETTINGS, Secret, Setting};
 pub use consume::{
     AckOptions, ConsumeOptions, Consumer, ConsumerEvent, ConsumerSink, Delivery, MessageVerdict,
     PopOptions, Popped, Settlement, StopReason, StopSignal, Summary,
@@ -76,3 +76,4 @@ pub use stats::{
     BufferStats, ConsumerStats, FailureStats, Latency, LatencyStats, LeaseStats, MessageStats,
     PendingStats, RequestStats, Statistics, StatisticsSink,
 };
+pub use transport::{BackendHealth, BackendSink, BackendState, Backends};

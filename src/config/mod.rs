@@ -32,6 +32,12 @@ pub struct Config {
     pub throttled_attempts: u32,
     /// Whether a request that fails at one broker is tried at the others.
     pub enable_failover: bool,
+    /// How requests are spread over several brokers.
+    pub load_balancing_strategy: LoadBalancing,
+    /// Virtual nodes for each broker on the ring of the strategy `affinity`.
+    pub affinity_hash_ring: usize,
+    /// How long a broker that has failed is left alone before it is asked how it is.
+    pub health_retry_after_millis: u64,
     /// The largest answer that is taken.
     pub max_answer_bytes: usize,
     /// Token sent as `Authorization: Bearer`. Never logged.
@@ -50,6 +56,40 @@ pub struct Config {
     pub max_parked_polls: usize,
     /// How long a cancelled pop's request is kept so that messages that still arrive can be given back.
     pub cancel_grace_millis: u64,
+}
+
+/// How requests are spread over several brokers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LoadBalancing {
+    /// Pops of the same queue (or namespace and task), partition and group go to the same broker, whichever client they
+    /// come from, so that they find its caches warm. Everything else goes round.
+    Affinity,
+    /// Each request goes to the next broker.
+    RoundRobin,
+    /// All requests of the client go to one broker until that fails.
+    Session,
+}
+
+impl LoadBalancing {
+    /// The word in a configuration: `affinity`, `round-robin` or `session`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LoadBalancing::Affinity => "affinity",
+            LoadBalancing::RoundRobin => "round-robin",
+            LoadBalancing::Session => "session",
+        }
+    }
+
+    fn parse(word: &str) -> Option<LoadBalancing> {
+        [
+            LoadBalancing::Affinity,
+            LoadBalancing::RoundRobin,
+            LoadBalancing::Session,
+        ]
+        .into_iter()
+        .find(|strategy| strategy.as_str() == word)
+    }
 }
 
 /// A text that is not shown by `Debug`.
@@ -91,6 +131,9 @@ impl Config {
             retry_max_delay_millis: 30_000,
             throttled_attempts: 10,
             enable_failover: true,
+            load_balancing_strategy: LoadBalancing::Affinity,
+            affinity_hash_ring: 128,
+            health_retry_after_millis: 5_000,
             max_answer_bytes: 512 << 20,
             bearer_token: None,
             max_pending_messages: 100_000,
@@ -175,6 +218,11 @@ impl Config {
             .iter()
             .map(|url| Endpoint::parse(url))
             .collect::<Result<Vec<_>>>()?;
+        for (place, endpoint) in endpoints.iter().enumerate() {
+            if endpoints[..place].contains(endpoint) {
+                return Err(invalid(format!("`urls` names {} twice", self.urls[place])));
+            }
+        }
         if endpoints.len() > 1
             && endpoints
                 .iter()
@@ -229,6 +277,12 @@ mod tests {
         assert!(message("ftp://x").contains("ftp://x"));
         assert!(message("[]").contains("urls"));
         assert!(message("{}").contains("url"));
+        assert!(message(r#"["http://a:1/","http://a:1"]"#).contains("http://a:1"));
+        let text = message(r#"{"url":"http://a","loadBalancingStrategy":"fastest"}"#);
+        assert!(
+            text.contains("loadBalancingStrategy") && text.contains("fastest"),
+            "{text}"
+        );
         assert!(message(r#"["embedded:","http://a"]"#).contains("embedded:"));
         assert!(message("embedded:?sharde=x").contains("sharde"));
         assert!(message("embedded://host/x.db").contains("three slashes"));

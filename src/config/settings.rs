@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Config, Secret};
+use super::{Config, LoadBalancing, Secret};
 
 /// One row of the table of settings, as documented in `docs/CONFIGURATION.md`.
 pub struct Setting {
@@ -134,6 +134,40 @@ pub const SETTINGS: &[Setting] = &[
         doc: "Whether a request that fails at one broker is tried at the others at once.",
         apply: |config, value| {
             config.enable_failover = boolean(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "loadBalancingStrategy",
+        kind: "string",
+        default: "affinity",
+        range: "affinity, round-robin, session",
+        doc: "How requests are spread over several brokers. `affinity`: pops of the same queue (or namespace and task), partition and group go to the same broker, whichever client they come from; everything else goes round. `round-robin`: each request goes to the next broker. `session`: all requests of the client go to one broker until that fails.",
+        apply: |config, value| {
+            config.load_balancing_strategy = LoadBalancing::parse(&text(value)?)
+                .ok_or("must be affinity, round-robin or session")?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "affinityHashRing",
+        kind: "integer",
+        default: "128",
+        range: "1 to 65536",
+        doc: "Virtual nodes for each broker on the ring of the strategy `affinity`. More spread the keys more evenly; all clients of a group should have the same number.",
+        apply: |config, value| {
+            config.affinity_hash_ring = integer(value, 1, 65_536)? as usize;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "healthRetryAfterMillis",
+        kind: "integer, milliseconds",
+        default: "5000",
+        range: "1 to 86400000",
+        doc: "How long a broker that broke off or answered 5xx is left alone while others answer; then one `GET /health` at a time asks whether it is back. When all have failed, all are tried.",
+        apply: |config, value| {
+            config.health_retry_after_millis = integer(value, 1, 86_400_000)?;
             Ok(())
         },
     },
@@ -291,6 +325,15 @@ mod tests {
             ),
             ("throttledAttempts", config.throttled_attempts.to_string()),
             ("enableFailover", config.enable_failover.to_string()),
+            (
+                "loadBalancingStrategy",
+                config.load_balancing_strategy.as_str().into(),
+            ),
+            ("affinityHashRing", config.affinity_hash_ring.to_string()),
+            (
+                "healthRetryAfterMillis",
+                config.health_retry_after_millis.to_string(),
+            ),
             ("maxAnswerBytes", config.max_answer_bytes.to_string()),
             (
                 "maxPendingMessages",

@@ -236,7 +236,8 @@ impl Hub {
     ) -> Result<Vec<Delivery>> {
         let request = Request::get(query.path()?, deadline)
             .repeat(Repeat::IfNotSent)
-            .waiting(query.wait_millis.is_some());
+            .waiting(query.wait_millis.is_some())
+            .near(query.affinity_key());
         let _place = match query.wait_millis {
             Some(_) => tokio::time::timeout_at(deadline, self.core.transport.parking_place())
                 .await

@@ -1,12 +1,17 @@
 //! The broker itself: health, metrics, maintenance.
 
-use super::route::Call;
-use super::{Operation, Parameter, TIMEOUT};
+use serde::Deserialize;
+
+use super::route::{Call, read};
+use super::{Operation, Parameter, Run, TIMEOUT};
 use crate::error::{Error, ErrorCode, Outcome, Result};
+use crate::output::Document;
+use crate::pending::Pending;
 use crate::protocol::bad_answer;
 
 pub(super) static TABLE: &[&Operation] = &[
     &HEALTH,
+    &BACKENDS,
     &METRICS,
     &PROMETHEUS,
     &REFRESH,
@@ -20,6 +25,25 @@ pub(crate) static HEALTH: Operation = Operation::get("health", "/health").says(
     "Asks a broker how it is. One that is not healthy answers QUEEN_E_BROKER.",
     "the broker's document: `{\"status\", \"version\", …}`",
 );
+
+/// For operations without any parameter.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+static BACKENDS: Operation = Operation {
+    name: "client.backends",
+    summary: "Tells how the client spreads its requests, and which brokers it takes for healthy. Asks no broker.",
+    parameters: &[],
+    result: "`{\"strategy\", \"virtualNodes\", \"backends\": [{\"url\", \"healthy\", \"failures\", \
+             \"lastFailureMillisAgo\"}]}`; `failures` are those in a row",
+    run: Run::Typed(|client, params| {
+        read::<Nothing>("client.backends", params)?;
+        let shown = serde_json::to_string(&client.backends())
+            .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+        Ok(Box::new(Pending::finished(Ok(Document(shown)))))
+    }),
+};
 
 pub(crate) static METRICS: Operation = Operation::get("metrics", "/metrics").says(
     "Tells the counters of a broker.",

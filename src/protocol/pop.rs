@@ -28,6 +28,21 @@ pub(crate) struct Query {
 }
 
 impl Query {
+    /// What is polled: pops with the same key are best served by the same broker. One spelling for pops and consumers of
+    /// all clients.
+    pub(crate) fn affinity_key(&self) -> String {
+        let (first, second) = match &self.queue {
+            Some(queue) => (Some(queue), &self.partition),
+            None => (self.namespace.as_ref(), &self.task),
+        };
+        format!(
+            "{}:{}:{}",
+            first.map_or("*", String::as_str),
+            second.as_deref().unwrap_or("*"),
+            self.group.as_deref().unwrap_or(QUEUE_MODE)
+        )
+    }
+
     /// The path with its query string. Keys that would say no more than the broker's default are not sent.
     pub(crate) fn path(&self) -> Result<String> {
         let mut path = match (&self.queue, &self.partition) {
@@ -327,6 +342,24 @@ mod tests {
         assert_eq!(partitions[1][0].payload(), "null");
         assert_eq!(partitions[0][0].source.consumer_group, QUEUE_MODE);
         assert_eq!(partitions[0][1].json::<Vec<u8>>().unwrap(), [1]);
+    }
+
+    #[test]
+    fn q24_one_affinity_key_for_pops_and_consumers() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/vectors/affinity.json")).unwrap();
+        for vector in vectors["pops"].as_array().unwrap() {
+            let text = |key: &str| vector[key].as_str().map(str::to_owned);
+            let query = Query {
+                queue: text("queue"),
+                partition: text("partition"),
+                namespace: text("namespace"),
+                task: text("task"),
+                group: text("group"),
+                ..Query::default()
+            };
+            assert_eq!(Some(query.affinity_key()), text("key"));
+        }
     }
 
     #[test]

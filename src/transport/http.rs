@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -13,27 +13,34 @@ use http::header::{
 };
 use http_body::{Body, Frame, SizeHint};
 use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::balancer::Balancer;
-use super::retry::{Retry, Wire, retry_after};
+use super::retry::{self, Retry, Wire, retry_after};
 use super::{Answer, Request, ms};
 use crate::config::Config;
 use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::log::Logger;
 
-pub(crate) struct HttpTransport {
+/// The longest that a probe of an unhealthy backend may take.
+const PROBE: Duration = Duration::from_secs(5);
+
+pub(super) struct HttpTransport(Arc<Http>);
+
+struct Http {
     bases: Vec<String>,
     authorization: Option<HeaderValue>,
     connect_timeout: Duration,
     max_answer_bytes: usize,
     balancer: Balancer,
     retry: Retry,
-    client: OnceLock<reqwest::Client>,
+    client: RwLock<Option<reqwest::Client>>,
+    closed: watch::Sender<bool>,
 }
 
 impl HttpTransport {
-    pub(crate) fn new(
+    pub(super) fn new(
         bases: Vec<String>,
         config: &Config,
         logger: &Arc<Logger>,
@@ -52,25 +59,82 @@ impl HttpTransport {
                 Some(value)
             }
         };
-        Ok(HttpTransport {
-            balancer: Balancer::new(bases.len()),
+        // As every client spells them: the ring is made of the URLs as they are configured.
+        let urls = config
+            .urls
+            .iter()
+            .map(|url| url.trim_end_matches('/').to_owned())
+            .collect();
+        Ok(HttpTransport(Arc::new(Http {
+            balancer: Balancer::new(urls, config, logger),
             bases,
             authorization,
             connect_timeout: Duration::from_millis(config.connect_timeout_millis),
             max_answer_bytes: config.max_answer_bytes,
             retry: Retry::new(config, logger),
-            client: OnceLock::new(),
-        })
+            client: RwLock::new(None),
+            closed: watch::Sender::new(false),
+        })))
     }
 
     pub(super) fn resent(&self) -> u64 {
-        self.retry.resent.get()
+        self.0.retry.resent.get()
     }
 
-    pub(crate) async fn send(&self, request: &Request) -> Result<Answer> {
-        self.retry.run(request, &self.balancer, self).await
+    pub(super) async fn send(&self, request: &Request) -> Result<Answer> {
+        let http = &*self.0;
+        let mut closed = http.closed.subscribe();
+        if *closed.borrow() {
+            return Err(closed_error());
+        }
+        self.probe();
+        tokio::select! {
+            result = http.retry.run(request, &http.balancer, http) => result,
+            _ = closed.wait_for(|closed| *closed) => {
+                Err(closed_error().with_outcome(Outcome::Unknown))
+            }
+        }
     }
 
+    /// Asks unhealthy backends, those that have rested, how they are: one question at a time each, and no call of the
+    /// host's is risked for it.
+    fn probe(&self) {
+        for backend in self.0.balancer.begin_probes() {
+            let http = self.0.clone();
+            tokio::spawn(async move {
+                let request = Request::get("/health".to_owned(), Instant::now() + PROBE);
+                let mut closed = http.closed.subscribe();
+                tokio::select! {
+                    result = http.attempt(backend, &request, request.deadline) => {
+                        retry::probed(&http.balancer, backend, &result);
+                    }
+                    _ = closed.wait_for(|closed| *closed) => {}
+                }
+            });
+        }
+    }
+
+    pub(super) fn balancer(&self) -> &Balancer {
+        &self.0.balancer
+    }
+
+    /// Ends what is under way and closes the connections.
+    pub(super) fn close(&self) {
+        self.0.closed.send_replace(true);
+        let mut place = self
+            .0
+            .client
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        drop(place.take());
+    }
+}
+
+fn closed_error() -> Error {
+    Error::new(ErrorCode::Closed, "the client is closed")
+}
+
+impl Http {
     /// Sends a request to one backend; `left` is set when its first bytes may have left.
     async fn exchange(
         &self,
@@ -152,9 +216,24 @@ impl HttpTransport {
     }
 
     /// The pool, made on first use because reading the platform's roots is I/O.
-    fn client(&self) -> Result<&reqwest::Client> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
+    fn client(&self) -> Result<reqwest::Client> {
+        let place = self
+            .client
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(client) = &*place {
+            return Ok(client.clone());
+        }
+        drop(place);
+        let mut place = self
+            .client
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if *self.closed.borrow() {
+            return Err(closed_error());
+        }
+        if let Some(client) = &*place {
+            return Ok(client.clone());
         }
         let internal = |what: String| Error::new(ErrorCode::Internal, what);
         let tls = tls_config(self.bases.iter().any(|base| base.starts_with("https:")))
@@ -167,11 +246,12 @@ impl HttpTransport {
             .connect_timeout(self.connect_timeout)
             .build()
             .map_err(|error| internal(format!("the HTTP client cannot be set up: {error}")))?;
-        Ok(self.client.get_or_init(|| client))
+        *place = Some(client.clone());
+        Ok(client)
     }
 }
 
-impl Wire for HttpTransport {
+impl Wire for Http {
     async fn attempt(&self, backend: usize, request: &Request, until: Instant) -> Result<Answer> {
         let base = &self.bases[backend];
         let left = Arc::new(AtomicBool::new(false));

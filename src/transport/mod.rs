@@ -2,8 +2,10 @@
 
 mod balancer;
 mod embedded;
+mod health;
 mod http;
 mod retry;
+mod ring;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+pub use self::balancer::{BackendHealth, BackendSink, BackendState, Backends};
 use self::embedded::EmbeddedTransport;
 use self::http::HttpTransport;
 pub(crate) use self::retry::jittered;
@@ -31,6 +34,8 @@ pub(crate) struct Request {
     pub(crate) repeat: Repeat,
     /// Whether the broker may hold the answer back on purpose.
     pub(crate) waits: bool,
+    /// Requests with the same key go to the same backend, where that is the strategy.
+    pub(crate) affinity: Option<String>,
     /// Whether the caller repeats it by itself, so that each backend is tried once at most.
     pub(crate) once: bool,
 }
@@ -84,6 +89,7 @@ impl Request {
             deadline,
             repeat,
             waits: false,
+            affinity: None,
             once: false,
         }
     }
@@ -101,6 +107,14 @@ impl Request {
     /// The same request, whose answer the broker may hold back.
     pub(crate) fn waiting(self, waits: bool) -> Request {
         Request { waits, ..self }
+    }
+
+    /// The same request, for the backend that the key belongs to.
+    pub(crate) fn near(self, key: String) -> Request {
+        Request {
+            affinity: Some(key),
+            ..self
+        }
     }
 
     /// The same request, repeated by the caller: it only fails over.
@@ -191,6 +205,8 @@ impl Answer {
 
 /// The way to the brokers.
 pub(crate) struct Transport {
+    /// The first.
+    url: String,
     backend: Backend,
     parked: Semaphore,
 }
@@ -219,6 +235,7 @@ impl Transport {
             None => Backend::Http(HttpTransport::new(bases, config, logger)?),
         };
         Ok(Transport {
+            url: config.urls.first().cloned().unwrap_or_default(),
             backend,
             parked: Semaphore::new(config.max_parked_polls * backends),
         })
@@ -258,11 +275,36 @@ impl Transport {
         matches!(self.backend, Backend::Embedded(_))
     }
 
-    /// Ends what the transport owns. Further requests fail.
+    /// Replaces who hears when a broker becomes unhealthy or recovers.
+    pub(crate) fn watch_backends(&self, sink: Option<BackendSink>) {
+        if let Backend::Http(http) = &self.backend {
+            http.balancer().watch(sink);
+        }
+    }
+
+    /// The strategy, and each broker with its health.
+    pub(crate) fn backends(&self) -> Backends {
+        match &self.backend {
+            Backend::Http(http) => http.balancer().show(),
+            Backend::Embedded(_) => Backends {
+                strategy: "none",
+                virtual_nodes: 0,
+                backends: vec![BackendHealth {
+                    url: self.url.clone(),
+                    healthy: true,
+                    failures: 0,
+                    last_failure_millis_ago: None,
+                }],
+            },
+        }
+    }
+
+    /// Ends what the transport owns. Further requests fail, and those under way end.
     pub(crate) async fn close(&self) {
         self.parked.close();
-        if let Backend::Embedded(embedded) = &self.backend {
-            embedded.close().await;
+        match &self.backend {
+            Backend::Http(http) => http.close(),
+            Backend::Embedded(embedded) => embedded.close().await,
         }
     }
 }

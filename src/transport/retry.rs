@@ -17,6 +17,9 @@ use crate::stats::Counter;
 /// The first pause after a 429 that names none.
 const FIRST_THROTTLED_PAUSE: Duration = Duration::from_millis(500);
 
+/// A backend that has not answered for this long counts as failed, even if it was the call that had no more time.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// One attempt at one backend.
 pub(super) trait Wire {
     /// Sends the request and collects the answer until `until`. The outcome of an error tells whether it was sent.
@@ -74,13 +77,16 @@ impl Retry {
     ) -> Result<Answer> {
         let limit = self.limit(request);
         let mut course = Course::default();
-        let mut backend = self.pick(balancer, &course)?;
+        let mut backend = self.pick(balancer, request, &course)?;
         loop {
             course.past.attempts += 1;
             let until = limit.map_or(request.deadline, |limit| {
                 request.deadline.min(Instant::now() + limit)
             });
-            let result = match wire.attempt(backend, request, until).await {
+            let began = Instant::now();
+            let result = wire.attempt(backend, request, until).await;
+            note(balancer, backend, &result, began);
+            let result = match result {
                 Ok(answer) if answer.status == 429 => {
                     match self.throttled_pause(&mut course, &answer, request) {
                         None => return Ok(course.answer(answer)),
@@ -104,13 +110,10 @@ impl Retry {
             if gone || unknown && request.repeat == Repeat::IfNotSent {
                 return course.end(result);
             }
-            let cause = match &result {
-                Ok(answer) => format!("HTTP {}", answer.status),
-                Err(error) => error.to_string(),
-            };
+            let cause = cause(&result);
             course.tried.push(backend);
             let next = if self.failover {
-                balancer.pick(&course.tried)
+                balancer.pick(request.affinity.as_deref(), &course.tried)
             } else {
                 None
             };
@@ -131,15 +134,15 @@ impl Retry {
                 self.tell("transport.retry", request, &course, pause, &cause);
                 tokio::time::sleep(pause).await;
                 course.tried.clear();
-                backend = self.pick(balancer, &course)?;
+                backend = self.pick(balancer, request, &course)?;
             }
             course.past.unknown |= unknown;
         }
     }
 
-    fn pick(&self, balancer: &Balancer, course: &Course) -> Result<usize> {
+    fn pick(&self, balancer: &Balancer, request: &Request, course: &Course) -> Result<usize> {
         balancer
-            .pick(&course.tried)
+            .pick(request.affinity.as_deref(), &course.tried)
             .ok_or_else(|| Error::new(ErrorCode::Internal, "there is no backend"))
     }
 
@@ -226,6 +229,32 @@ impl Course {
     }
 }
 
+/// Tells the balancer how an attempt went. A deadline too short to judge by is nobody's fault.
+fn note(balancer: &Balancer, backend: usize, result: &Result<Answer>, began: Instant) {
+    match result {
+        Ok(answer) if answer.status < 500 => balancer.succeeded(backend),
+        Ok(answer) => balancer.failed(backend, &cause(result), answer.retry_after),
+        Err(error) if error.code() == ErrorCode::Timeout && began.elapsed() < LEAST_PATIENCE => {}
+        Err(error) if is_worth_repeating(error) => balancer.failed(backend, &cause(result), None),
+        Err(_) => {}
+    }
+}
+
+/// Tells the balancer how the probe of a backend went.
+pub(super) fn probed(balancer: &Balancer, backend: usize, result: &Result<Answer>) {
+    match result {
+        Ok(answer) if answer.status < 500 => balancer.succeeded(backend),
+        result => balancer.failed(backend, &cause(result), None),
+    }
+}
+
+fn cause(result: &Result<Answer>) -> String {
+    match result {
+        Ok(answer) => format!("HTTP {}", answer.status),
+        Err(error) => error.to_string(),
+    }
+}
+
 /// Whether another attempt may go better. An answer that is too large, or a request that cannot be made, stays so.
 fn is_worth_repeating(error: &Error) -> bool {
     match error.code() {
@@ -250,7 +279,7 @@ fn fits(pause: Duration, request: &Request) -> Option<Duration> {
 }
 
 /// A number from 0 to 1.
-fn noise() -> f64 {
+pub(super) fn noise() -> f64 {
     RandomState::new().hash_one(0) as f64 / u64::MAX as f64
 }
 
@@ -279,6 +308,7 @@ pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LoadBalancing;
     use std::sync::Mutex;
 
     /// Plays results in turn and notes which backend was asked when.
@@ -363,13 +393,23 @@ mod tests {
         Request::post("/api/v1/push", "{}", deadline).repeat(Repeat::Safe)
     }
 
+    /// Without a strategy of its own to look through: the first that is healthy comes first.
+    fn balancer(backends: usize) -> Balancer {
+        let mut config = Config::new("");
+        config.load_balancing_strategy = LoadBalancing::RoundRobin;
+        let urls = (0..backends).map(|n| format!("http://queen-{n}")).collect();
+        let balancer = Balancer::new(urls, &config, &Arc::new(Logger::from_environment()));
+        while backends > 1 && balancer.pick(None, &[]) != Some(backends - 1) {}
+        balancer
+    }
+
     async fn run(script: &Script, backends: usize, request: &Request) -> Result<bytes::Bytes> {
         let retry = Retry::new(
             &Config::new("http://a"),
             &Arc::new(Logger::from_environment()),
         );
         retry
-            .run(request, &Balancer::new(backends), script)
+            .run(request, &balancer(backends), script)
             .await
             .and_then(Answer::success)
     }

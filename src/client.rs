@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::consume::{
     AckOptions, ConsumeOptions, Consumer, ConsumerSink, Hub, PopOptions, Popped, StopReason,
 };
@@ -24,7 +24,7 @@ use crate::protocol::lease::Renewal;
 use crate::runtime;
 use crate::stats::{Gauges, PendingStats, Statistics, StatisticsSink};
 use crate::sys;
-use crate::transport::{self, BackendSink, Backends};
+use crate::transport::{self, BackendSink, Backends, TokenSink};
 
 /// The client. Clones are the same client; when the last one is dropped without [`close`](Client::close), it closes in
 /// the background with a deadline of zero.
@@ -73,6 +73,7 @@ impl Client {
 
     /// Makes a client. Connects to nothing and starts nothing.
     pub fn with_config(config: Config) -> Result<Client> {
+        config.check()?;
         sys::install();
         let core = Core::new(config)?;
         Ok(Client(Arc::new(Owner(Arc::new(House {
@@ -167,6 +168,18 @@ impl Client {
     /// them. [`ErrorCode::InvalidConfig`] when the interval is 0.
     pub fn set_statistics(&self, sink: Option<StatisticsSink>) -> Result<()> {
         self.0.0.tell_statistics(sink)
+    }
+
+    /// Sets the bearer token of all further requests, those that wait for one included. `None` says that there is none to
+    /// be had: who waits for it fails with [`ErrorCode::Unauthorized`].
+    pub fn set_token(&self, token: Option<&Secret>) -> Result<()> {
+        self.core().transport.set_token(token)
+    }
+
+    /// Asks a sink for a bearer token when there is none and when a broker refuses it (HTTP 401): one question at a time,
+    /// answered by [`set_token`](Client::set_token). Requests wait for the answer until their deadline. `None` asks nobody.
+    pub fn set_token_wanted(&self, sink: Option<TokenSink>) {
+        self.core().transport.watch_tokens(sink);
     }
 
     /// Tells a sink when a broker becomes unhealthy or recovers, instead of whom it told before; `None` tells nobody.
@@ -315,6 +328,7 @@ impl House {
             producer.set_reports(None);
             sinks.logger.set(Level::Error, None);
             sinks.transport.watch_backends(None);
+            sinks.transport.watch_tokens(None);
         }));
         let patience = deadline.max(Instant::now() + SHORT);
         let drained = tokio::time::timeout_at(patience, core.dispatcher.drained())

@@ -76,4 +76,4 @@ pub use stats::{
     BufferStats, ConsumerStats, FailureStats, Latency, LatencyStats, LeaseStats, MessageStats,
     PendingStats, RequestStats, Statistics, StatisticsSink,
 };
-pub use transport::{BackendHealth, BackendSink, BackendState, Backends};
+pub use transport::{BackendHealth, BackendSink, BackendState, Backends, TokenSink, TokenWanted};

@@ -3,6 +3,8 @@
 mod endpoint;
 mod settings;
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 pub(crate) use self::endpoint::{Durability, Embedded, Endpoint, Place};
@@ -38,6 +40,16 @@ pub struct Config {
     pub affinity_hash_ring: usize,
     /// How long a broker that has failed is left alone before it is asked how it is.
     pub health_retry_after_millis: u64,
+    /// Headers sent with every request, such as those of a proxy. The values are never logged.
+    pub headers: Vec<(String, Secret)>,
+    /// The `Host` to name, as `host` or `host:port`, where that is not the address to connect to.
+    pub host_header: Option<String>,
+    /// Certificates (PEM) to trust instead of those of the platform.
+    pub tls_ca_file: Option<PathBuf>,
+    /// The client's certificate chain (PEM), and
+    pub tls_cert_file: Option<PathBuf>,
+    /// its private key (PEM).
+    pub tls_key_file: Option<PathBuf>,
     /// The largest answer that is taken.
     pub max_answer_bytes: usize,
     /// Token sent as `Authorization: Bearer`. Never logged.
@@ -106,6 +118,11 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether it can be a bearer token: visible ASCII without spaces.
+    pub(crate) fn is_token(&self) -> bool {
+        !self.0.is_empty() && self.0.bytes().all(|byte| byte.is_ascii_graphic())
+    }
 }
 
 impl std::fmt::Debug for Secret {
@@ -134,6 +151,11 @@ impl Config {
             load_balancing_strategy: LoadBalancing::Affinity,
             affinity_hash_ring: 128,
             health_retry_after_millis: 5_000,
+            headers: Vec::new(),
+            host_header: None,
+            tls_ca_file: None,
+            tls_cert_file: None,
+            tls_key_file: None,
             max_answer_bytes: 512 << 20,
             bearer_token: None,
             max_pending_messages: 100_000,
@@ -180,7 +202,7 @@ impl Config {
             }
             Some(_) => config.urls = vec![source.to_owned()],
         }
-        config.endpoints()?;
+        config.check()?;
         Ok(config)
     }
 
@@ -197,13 +219,55 @@ impl Config {
             })?;
         (setting.apply)(self, value).map_err(|why| {
             // A secret does not belong into an error message.
-            let shown = if key == "bearerToken" {
+            let shown = if matches!(key, "bearerToken" | "headers") {
                 "<secret>".into()
             } else {
                 value.to_string()
             };
             invalid(format!("config `{key}` is {shown}: {why}"))
         })
+    }
+
+    /// Whether the settings go together.
+    pub(crate) fn check(&self) -> Result<()> {
+        let endpoints = self.endpoints()?;
+        let secure = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Http(base) if base.starts_with("https:"));
+        let files = [
+            ("tlsCaFile", &self.tls_ca_file),
+            ("tlsCertFile", &self.tls_cert_file),
+            ("tlsKeyFile", &self.tls_key_file),
+        ];
+        for (key, file) in files {
+            if let Some(file) = file
+                && !endpoints.iter().any(secure)
+            {
+                return Err(invalid(format!(
+                    "config `{key}` is {}, but no URL begins with https://",
+                    file.display()
+                )));
+            }
+        }
+        if self.tls_cert_file.is_some() != self.tls_key_file.is_some() {
+            return Err(invalid(
+                "config needs both `tlsCertFile` and `tlsKeyFile`, or none of them".into(),
+            ));
+        }
+        let names_authorization =
+            |(name, _): &(String, Secret)| name.eq_ignore_ascii_case("authorization");
+        if self.bearer_token.is_some() && self.headers.iter().any(names_authorization) {
+            return Err(invalid(
+                "config has both `bearerToken` and an Authorization in `headers`; give one".into(),
+            ));
+        }
+        if let Some(host) = &self.host_header
+            && host.parse::<std::net::IpAddr>().is_ok()
+            && endpoints.iter().any(secure)
+        {
+            return Err(invalid(format!(
+                "config `hostHeader` is {host}: with https:// it must be a name"
+            )));
+        }
+        Ok(())
     }
 
     /// What the URLs name.

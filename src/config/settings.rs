@@ -1,5 +1,9 @@
 //! Every setting: name, type, unit, default and range in one table.
 
+use std::path::PathBuf;
+
+use http::header::{HeaderName, HeaderValue};
+use http::uri::Authority;
 use serde_json::Value;
 
 use super::{Config, LoadBalancing, Secret};
@@ -187,13 +191,68 @@ pub const SETTINGS: &[Setting] = &[
         kind: "string",
         default: "(none)",
         range: "visible ASCII",
-        doc: "Token sent as `Authorization: Bearer`. Never logged.",
+        doc: "Token sent as `Authorization: Bearer`. Never logged. It can also be set and asked for while the client runs: `queen_client_set_token`.",
         apply: |config, value| {
-            let token = text(value)?;
-            if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let token = Secret::new(text(value)?);
+            if !token.is_token() {
                 return Err("must be visible ASCII without spaces".into());
             }
-            config.bearer_token = Some(Secret::new(token));
+            config.bearer_token = Some(token);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "headers",
+        kind: "object of strings",
+        default: "{}",
+        range: "header names; no Host, hop-by-hop or body headers",
+        doc: "Headers sent with every request, such as those of a proxy. The values are never logged.",
+        apply: |config, value| {
+            config.headers = headers(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "hostHeader",
+        kind: "string",
+        default: "(the URL's)",
+        range: "host or host:port",
+        doc: "The `Host` to name, where a proxy tells tenants apart by it. With https:// it is also the name in the TLS handshake, while the URL says where to connect.",
+        apply: |config, value| {
+            config.host_header = Some(host(value)?);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "tlsCaFile",
+        kind: "string, path",
+        default: "(the platform's)",
+        range: "PEM",
+        doc: "Certificates to trust instead of those that the platform trusts.",
+        apply: |config, value| {
+            config.tls_ca_file = Some(path(value)?);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "tlsCertFile",
+        kind: "string, path",
+        default: "(none)",
+        range: "PEM",
+        doc: "The client's certificate and those between it and the root, for brokers that want one. Needs `tlsKeyFile`.",
+        apply: |config, value| {
+            config.tls_cert_file = Some(path(value)?);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "tlsKeyFile",
+        kind: "string, path",
+        default: "(none)",
+        range: "PEM",
+        doc: "The private key of `tlsCertFile`.",
+        apply: |config, value| {
+            config.tls_key_file = Some(path(value)?);
             Ok(())
         },
     },
@@ -287,6 +346,66 @@ fn text(value: &Value) -> std::result::Result<String, String> {
         .ok_or_else(|| "must be a string".into())
 }
 
+fn path(value: &Value) -> std::result::Result<PathBuf, String> {
+    match text(value)? {
+        path if path.is_empty() => Err("must not be empty".into()),
+        path => Ok(path.into()),
+    }
+}
+
+/// Headers of the connection, of the body, and `Host`, which has a setting of its own.
+const NOT_YOURS: &[&str] = &[
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+fn headers(value: &Value) -> std::result::Result<Vec<(String, Secret)>, String> {
+    let object = value.as_object().ok_or("must be an object of strings")?;
+    let header = |(name, value): (&String, &Value)| {
+        let lower = name.to_ascii_lowercase();
+        if HeaderName::from_bytes(lower.as_bytes()).is_err() {
+            return Err(format!("`{name}` is no name of a header"));
+        }
+        if lower == "host" {
+            return Err("`Host` is set with `hostHeader`".into());
+        }
+        if NOT_YOURS.contains(&&*lower) {
+            return Err(format!(
+                "`{name}` belongs to the connection, not to the host"
+            ));
+        }
+        match value.as_str() {
+            Some(text) if HeaderValue::from_str(text).is_ok() && text.is_ascii() => {
+                Ok((name.clone(), Secret::new(text)))
+            }
+            _ => Err(format!(
+                "the value of `{name}` must be a string of visible ASCII"
+            )),
+        }
+    };
+    object.iter().map(header).collect()
+}
+
+fn host(value: &Value) -> std::result::Result<String, String> {
+    let host = text(value)?;
+    match host.parse::<Authority>() {
+        Ok(authority) if !host.contains('@') && !authority.host().is_empty() => Ok(host),
+        _ => Err("must be host or host:port".into()),
+    }
+}
+
 fn boolean(value: &Value) -> std::result::Result<bool, String> {
     value
         .as_bool()
@@ -303,6 +422,35 @@ fn integer(value: &Value, least: u64, most: u64) -> std::result::Result<u64, Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn x2_headers_of_the_connection_are_refused() {
+        let read = |json: &str| headers(&serde_json::from_str(json).unwrap());
+        let good = read(r#"{"X-Tenant":"a b","Authorization":"Basic x"}"#).unwrap();
+        assert_eq!(good.len(), 2);
+        assert!(!format!("{good:?}").contains("Basic"));
+        for bad in [
+            r#"{"Host":"a"}"#,
+            r#"{"transfer-Encoding":"chunked"}"#,
+            r#"{"Content-Length":"4"}"#,
+            r#"{"a b":"c"}"#,
+            r#"{"X-A":7}"#,
+            "{\"X-A\":\"s3cret\\n\"}",
+            r#"["X-A"]"#,
+        ] {
+            let why = read(bad).unwrap_err();
+            assert!(!why.contains("s3cret"), "{why}");
+        }
+    }
+
+    #[test]
+    fn x3_a_host_header_is_a_host_and_no_more() {
+        let read = |text: &str| host(&Value::from(text));
+        assert_eq!(read("a.example.com:8443").unwrap(), "a.example.com:8443");
+        for bad in ["", "a b", "http://a", "u@a", "a/b"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn defaults_of_the_table_are_the_defaults() {

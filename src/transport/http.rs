@@ -9,15 +9,16 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
 };
 use http_body::{Body, Frame, SizeHint};
-use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::balancer::Balancer;
+use super::pool::{self, Base};
 use super::retry::{self, Retry, Wire, retry_after};
+use super::token::{Sent, Tokens};
 use super::{Answer, Request, ms};
 use crate::config::Config;
 use crate::error::{Error, ErrorCode, Outcome, Result};
@@ -29,13 +30,15 @@ const PROBE: Duration = Duration::from_secs(5);
 pub(super) struct HttpTransport(Arc<Http>);
 
 struct Http {
-    bases: Vec<String>,
-    authorization: Option<HeaderValue>,
-    connect_timeout: Duration,
-    max_answer_bytes: usize,
+    config: Config,
+    bases: Vec<Base>,
+    /// What every request carries.
+    headers: HeaderMap,
+    tokens: Tokens,
     balancer: Balancer,
     retry: Retry,
-    client: RwLock<Option<reqwest::Client>>,
+    /// One for each base, made on first use because reading certificates is I/O.
+    clients: RwLock<Arc<[reqwest::Client]>>,
     closed: watch::Sender<bool>,
 }
 
@@ -45,20 +48,6 @@ impl HttpTransport {
         config: &Config,
         logger: &Arc<Logger>,
     ) -> Result<HttpTransport> {
-        let authorization = match &config.bearer_token {
-            None => None,
-            Some(token) => {
-                let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-                    .map_err(|_| {
-                        Error::new(
-                            ErrorCode::InvalidConfig,
-                            "bearerToken has characters no header can carry",
-                        )
-                    })?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
         // As every client spells them: the ring is made of the URLs as they are configured.
         let urls = config
             .urls
@@ -67,12 +56,15 @@ impl HttpTransport {
             .collect();
         Ok(HttpTransport(Arc::new(Http {
             balancer: Balancer::new(urls, config, logger),
-            bases,
-            authorization,
-            connect_timeout: Duration::from_millis(config.connect_timeout_millis),
-            max_answer_bytes: config.max_answer_bytes,
+            bases: bases
+                .into_iter()
+                .map(|base| Base::new(base, config.host_header.as_deref()))
+                .collect::<Result<_>>()?,
+            headers: headers(config)?,
+            tokens: Tokens::new(config.bearer_token.as_ref(), logger)?,
+            config: config.clone(),
             retry: Retry::new(config, logger),
-            client: RwLock::new(None),
+            clients: RwLock::new(Arc::new([])),
             closed: watch::Sender::new(false),
         })))
     }
@@ -103,15 +95,20 @@ impl HttpTransport {
             let http = self.0.clone();
             tokio::spawn(async move {
                 let request = Request::get("/health".to_owned(), Instant::now() + PROBE);
+                let token = http.tokens.now();
                 let mut closed = http.closed.subscribe();
                 tokio::select! {
-                    result = http.attempt(backend, &request, request.deadline) => {
+                    result = http.try_once(backend, &request, request.deadline, &token) => {
                         retry::probed(&http.balancer, backend, &result);
                     }
                     _ = closed.wait_for(|closed| *closed) => {}
                 }
             });
         }
+    }
+
+    pub(super) fn tokens(&self) -> &Tokens {
+        &self.0.tokens
     }
 
     pub(super) fn balancer(&self) -> &Balancer {
@@ -123,10 +120,10 @@ impl HttpTransport {
         self.0.closed.send_replace(true);
         let mut place = self
             .0
-            .client
+            .clients
             .write()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
-        drop(place.take());
+        *place = Arc::new([]);
     }
 }
 
@@ -138,13 +135,16 @@ impl Http {
     /// Sends a request to one backend; `left` is set when its first bytes may have left.
     async fn exchange(
         &self,
-        base: &str,
+        backend: usize,
         request: &Request,
+        token: &Sent,
         left: &Arc<AtomicBool>,
     ) -> Result<Answer> {
+        let base = &*self.bases[backend].url;
         let mut builder = self
-            .client()?
-            .request(request.method.clone(), format!("{base}{}", request.path));
+            .client(backend)?
+            .request(request.method.clone(), format!("{base}{}", request.path))
+            .headers(self.headers.clone());
         match &request.body {
             Some(body) => {
                 builder =
@@ -157,8 +157,8 @@ impl Http {
             }
             None => left.store(true, Ordering::SeqCst),
         }
-        if let Some(authorization) = &self.authorization {
-            builder = builder.header(AUTHORIZATION, authorization.clone());
+        if let Some(token) = &token.header {
+            builder = builder.header(AUTHORIZATION, token.clone());
         }
         let mut answer = builder
             .send()
@@ -186,14 +186,14 @@ impl Http {
                 ErrorCode::BadAnswer,
                 format!(
                     "{base} answers more than {} bytes (maxAnswerBytes)",
-                    self.max_answer_bytes
+                    self.config.max_answer_bytes
                 ),
             )
             .with_outcome(Outcome::Unknown)
             .with_http_status(reply.status)
         };
         let expected = answer.content_length().unwrap_or(0) as usize;
-        if expected > self.max_answer_bytes {
+        if expected > self.config.max_answer_bytes {
             return Err(too_large());
         }
         let mut body = BytesMut::with_capacity(expected.min(1 << 20));
@@ -202,7 +202,7 @@ impl Http {
             .await
             .map_err(|error| failure(base, &error, left))?
         {
-            if body.len() + chunk.len() > self.max_answer_bytes {
+            if body.len() + chunk.len() > self.config.max_answer_bytes {
                 return Err(too_large());
             }
             if body.is_empty() && chunk.len() == expected {
@@ -215,56 +215,101 @@ impl Http {
         Ok(reply)
     }
 
-    /// The pool, made on first use because reading the platform's roots is I/O.
-    fn client(&self) -> Result<reqwest::Client> {
-        let place = self
-            .client
+    fn client(&self, backend: usize) -> Result<reqwest::Client> {
+        let clients = self
+            .clients
             .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(client) = &*place {
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone();
+        if let Some(client) = clients.get(backend) {
             return Ok(client.clone());
         }
-        drop(place);
         let mut place = self
-            .client
+            .clients
             .write()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         if *self.closed.borrow() {
             return Err(closed_error());
         }
-        if let Some(client) = &*place {
-            return Ok(client.clone());
+        if place.is_empty() {
+            *place = pool::clients(&self.config, &self.bases)?.into();
         }
-        let internal = |what: String| Error::new(ErrorCode::Internal, what);
-        let tls = tls_config(self.bases.iter().any(|base| base.starts_with("https:")))
-            .map_err(|error| internal(format!("TLS cannot be set up: {error}")))?;
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .tcp_nodelay(true)
-            .connect_timeout(self.connect_timeout)
-            .build()
-            .map_err(|error| internal(format!("the HTTP client cannot be set up: {error}")))?;
-        *place = Some(client.clone());
-        Ok(client)
+        Ok(place[backend].clone())
     }
-}
 
-impl Wire for Http {
-    async fn attempt(&self, backend: usize, request: &Request, until: Instant) -> Result<Answer> {
-        let base = &self.bases[backend];
+    /// One attempt with that token.
+    async fn try_once(
+        &self,
+        backend: usize,
+        request: &Request,
+        until: Instant,
+        token: &Sent,
+    ) -> Result<Answer> {
         let left = Arc::new(AtomicBool::new(false));
         let began = Instant::now();
-        match tokio::time::timeout_at(until, self.exchange(base, request, &left)).await {
+        let exchange = self.exchange(backend, request, token, &left);
+        match tokio::time::timeout_at(until, exchange).await {
             Ok(result) => result,
             Err(_) => Err(Error::new(
                 ErrorCode::Timeout,
-                format!("no answer of {base} within {} ms", ms(began.elapsed())),
+                format!(
+                    "no answer of {} within {} ms",
+                    self.bases[backend].url,
+                    ms(began.elapsed())
+                ),
             )
             .with_outcome(outcome(&left))),
         }
     }
+}
+
+impl Wire for Http {
+    async fn attempt(
+        &self,
+        backend: usize,
+        request: &Request,
+        limit: Option<Duration>,
+    ) -> Result<Answer> {
+        let token = self.tokens.get(request.deadline).await?;
+        let answer = self
+            .try_once(backend, request, request.until(limit), &token)
+            .await?;
+        if answer.status != 401 || !self.tokens.refused(&token) {
+            return Ok(answer);
+        }
+        // Refused means that nothing was done. A second token is tried, a third is not asked for.
+        match self.tokens.get(request.deadline).await {
+            Ok(token) => {
+                self.try_once(backend, request, request.until(limit), &token)
+                    .await
+            }
+            Err(_) => Ok(answer),
+        }
+    }
+}
+
+/// The headers that the configuration names for every request.
+fn headers(config: &Config) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    let invalid = |key: &str, name: &str| {
+        Error::new(
+            ErrorCode::InvalidConfig,
+            format!("config `{key}` has a value for {name} that no header can carry"),
+        )
+    };
+    for (name, value) in &config.headers {
+        let known =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid("headers", name))?;
+        let mut value =
+            HeaderValue::from_str(value.expose()).map_err(|_| invalid("headers", name))?;
+        value.set_sensitive(true);
+        headers.append(known, value);
+    }
+    if let Some(host) = &config.host_header {
+        let value = HeaderValue::from_str(host).map_err(|_| invalid("hostHeader", host))?;
+        headers.insert(HOST, value);
+    }
+    Ok(headers)
 }
 
 /// A body that tells when it is read, which is right before the first bytes of the request leave.
@@ -303,18 +348,6 @@ fn outcome(left: &AtomicBool) -> Outcome {
 
 fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
-}
-
-/// TLS by rustls with ring and the platform's roots, which are read only where a URL needs them.
-fn tls_config(needed: bool) -> std::result::Result<rustls::ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?;
-    let builder = match needed {
-        true => builder.with_platform_verifier()?,
-        false => builder.with_root_certificates(rustls::RootCertStore::empty()),
-    };
-    Ok(builder.with_no_client_auth())
 }
 
 /// Sorts what went wrong by what it means for the request.

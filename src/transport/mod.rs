@@ -4,8 +4,11 @@ mod balancer;
 mod embedded;
 mod health;
 mod http;
+mod pool;
 mod retry;
 mod ring;
+mod tls;
+mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +21,8 @@ pub use self::balancer::{BackendHealth, BackendSink, BackendState, Backends};
 use self::embedded::EmbeddedTransport;
 use self::http::HttpTransport;
 pub(crate) use self::retry::jittered;
-use crate::config::{Config, Endpoint};
+pub use self::token::{TokenSink, TokenWanted};
+use crate::config::{Config, Endpoint, Secret};
 use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::log::Logger;
 
@@ -92,6 +96,12 @@ impl Request {
             affinity: None,
             once: false,
         }
+    }
+
+    /// When an attempt ends that may take so long.
+    fn until(&self, limit: Option<Duration>) -> Instant {
+        let end = limit.and_then(|limit| Instant::now().checked_add(limit));
+        end.map_or(self.deadline, |end| end.min(self.deadline))
     }
 
     /// The path without its query, for the log.
@@ -273,6 +283,22 @@ impl Transport {
     /// Whether a poll that is dropped gives its messages back by itself.
     pub(crate) fn releases_dropped_polls(&self) -> bool {
         matches!(self.backend, Backend::Embedded(_))
+    }
+
+    /// Sets the bearer token of further requests.
+    pub(crate) fn set_token(&self, token: Option<&Secret>) -> Result<()> {
+        match &self.backend {
+            Backend::Http(http) => http.tokens().set(token),
+            // It asks for none.
+            Backend::Embedded(_) => Ok(()),
+        }
+    }
+
+    /// Replaces who is asked for a token.
+    pub(crate) fn watch_tokens(&self, sink: Option<TokenSink>) {
+        if let Backend::Http(http) = &self.backend {
+            http.tokens().watch(sink);
+        }
     }
 
     /// Replaces who hears when a broker becomes unhealthy or recovers.

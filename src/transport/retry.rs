@@ -22,12 +22,13 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One attempt at one backend.
 pub(super) trait Wire {
-    /// Sends the request and collects the answer until `until`. The outcome of an error tells whether it was sent.
+    /// Sends the request and collects the answer, within `limit` and the deadline. The outcome of an error tells whether
+    /// it was sent.
     fn attempt(
         &self,
         backend: usize,
         request: &Request,
-        until: Instant,
+        limit: Option<Duration>,
     ) -> impl Future<Output = Result<Answer>> + Send;
 }
 
@@ -80,11 +81,8 @@ impl Retry {
         let mut backend = self.pick(balancer, request, &course)?;
         loop {
             course.past.attempts += 1;
-            let until = limit.map_or(request.deadline, |limit| {
-                request.deadline.min(Instant::now() + limit)
-            });
             let began = Instant::now();
-            let result = wire.attempt(backend, request, until).await;
+            let result = wire.attempt(backend, request, limit).await;
             note(balancer, backend, &result, began);
             let result = match result {
                 Ok(answer) if answer.status == 429 => {
@@ -343,12 +341,17 @@ mod tests {
     }
 
     impl Wire for Script {
-        async fn attempt(&self, backend: usize, _: &Request, until: Instant) -> Result<Answer> {
+        async fn attempt(
+            &self,
+            backend: usize,
+            request: &Request,
+            limit: Option<Duration>,
+        ) -> Result<Answer> {
             self.asked
                 .lock()
                 .unwrap()
                 .push((backend, self.began.elapsed()));
-            if tokio::time::timeout_at(until, tokio::time::sleep(self.takes))
+            if tokio::time::timeout_at(request.until(limit), tokio::time::sleep(self.takes))
                 .await
                 .is_err()
             {

@@ -1,10 +1,12 @@
 //! The way to the brokers, tested on servers that play a script. Tests carry the row of the feature that they prove.
 
 mod balance;
+mod identity;
 mod retry;
 #[path = "../support/script.rs"]
 #[allow(dead_code, reason = "each test program uses its own part")]
 mod script;
+mod tls;
 
 use std::time::Duration;
 

@@ -208,9 +208,14 @@ pub struct Server {
 impl Server {
     /// Starts it on a free port with further arguments; returns it with its base URL.
     pub fn start(arguments: &[&str]) -> Result<(Server, String), String> {
+        Server::start_at("127.0.0.1:0", arguments)
+    }
+
+    /// Starts it at that address.
+    pub fn start_at(listen: &str, arguments: &[&str]) -> Result<(Server, String), String> {
         let program = program()?;
         let mut child = Command::new(&program)
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["serve", "--listen", listen])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -504,7 +504,7 @@ typedef struct queen_message_view_t {
 typedef int32_t (*queen_delivery_handler)(struct queen_delivery_t *delivery, void *user_data);
 
 /**
- * Receives a log record: a JSON object `{"level", "component", "operation", "message", ...}` of `len` bytes, on loan for
+ * Receives a log record: a JSON object `{"time", "level", "component", "operation", "message", ...}` of `len` bytes, on loan for
  * the time of the call. Payloads and tokens are never part of it. Runs on the client's dispatcher thread.
  */
 typedef void (*queen_log_handler)(int32_t level, const char *json, size_t len, void *user_data);

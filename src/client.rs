@@ -102,7 +102,10 @@ impl Client {
         partition: Option<&str>,
         options: &PopOptions,
     ) -> Pending<Popped> {
-        self.0.0.hub.pop(queue, partition, options)
+        let popping = self.0.0.hub.pop(queue, partition, options);
+        self.core().watch("client.pop", popping, || {
+            vec![("queue", queue.into()), ("partition", partition.into())]
+        })
     }
 
     /// Starts a consumer; see [`ConsumeOptions`] and [`ConsumerSink`].
@@ -113,7 +116,10 @@ impl Client {
     /// Gives verdicts by ids. Those of a live delivery of this client settle it there; the rest goes to the broker as
     /// written.
     pub fn ack(&self, acks: Vec<Ack>, options: &AckOptions) -> Pending<Vec<AckResult>> {
-        self.0.0.hub.ack(acks, options)
+        let count = acks.len();
+        let acking = self.0.0.hub.ack(acks, options);
+        self.core()
+            .watch("client.ack", acking, || vec![("messages", count.into())])
     }
 
     /// Makes a lease last at least `lease_seconds` from now.
@@ -123,17 +129,27 @@ impl Client {
         lease_seconds: u64,
         options: &RenewOptions,
     ) -> Pending<Renewal> {
-        self.0
-            .0
-            .hub
-            .renew(lease_id, lease_seconds, options.timeout_millis)
+        let hub = &self.0.0.hub;
+        let renewing = hub.renew(lease_id, lease_seconds, options.timeout_millis);
+        self.core().watch("client.renew", renewing, || {
+            vec![
+                ("leaseId", lease_id.into()),
+                ("leaseSeconds", lease_seconds.into()),
+            ]
+        })
     }
 
     /// Sends what is buffered and completes when every push submitted before is settled, well or not. Fails with
     /// [`ErrorCode::Timeout`] at the deadline; the result of the error, and its message, have the number of messages that
     /// are left.
     pub fn flush(&self, options: &FlushOptions) -> Pending<Flushed> {
-        self.producer().flush(options)
+        let flushing = self.producer().flush(options);
+        self.core().watch("client.flush", flushing, || {
+            vec![
+                ("queue", options.queue.clone().into()),
+                ("partition", options.partition.clone().into()),
+            ]
+        })
     }
 
     /// Sends delivery reports of buffered messages to a sink, instead of where they went before; `None` stops them.
@@ -143,6 +159,10 @@ impl Client {
 
     /// What the client has done and what it has under way.
     pub fn stats(&self) -> Statistics {
+        let message = "the statistics were asked for";
+        self.core()
+            .logger
+            .log(Level::Debug, "client.stats", message, &[]);
         self.0.0.stats()
     }
 

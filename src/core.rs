@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -212,7 +213,7 @@ impl Core {
         let _in_flight = self.stats.requests_in_flight.enter();
         let path = request.bare_path();
         let bytes = request.body.as_ref().map_or(0, bytes::Bytes::len);
-        let log = |operation: &str, message: &str, more: &[(&str, serde_json::Value)]| {
+        let log = |operation: &str, message: &str, more: &[(&str, Value)]| {
             if self.logger.wants(Level::Debug) {
                 let mut fields = vec![
                     ("method", request.method.as_str().into()),
@@ -244,6 +245,28 @@ impl Core {
         );
         self.stats.request(Route::of(path), took, bytes, answer);
         result
+    }
+
+    /// Logs how an operation ends, where somebody listens. Payloads do not belong into `fields`.
+    pub(crate) fn watch<T: Clone + Send + Sync + 'static>(
+        self: &Arc<Core>,
+        operation: &'static str,
+        pending: Pending<T>,
+        fields: impl FnOnce() -> Vec<(&'static str, Value)>,
+    ) -> Pending<T> {
+        if self.logger.wants(Level::Debug) {
+            let (core, ended) = (self.clone(), pending.clone());
+            let (mut fields, began) = (fields(), Instant::now());
+            pending.when_complete(move || {
+                fields.push(("millis", transport::ms(began.elapsed()).into()));
+                if let Some(Err(error)) = ended.result() {
+                    fields.push(("error", error.to_string().into()));
+                }
+                let message = "an operation has ended";
+                core.logger.log(Level::Debug, operation, message, &fields);
+            });
+        }
+        pending
     }
 
     /// Notes an operation so that a close can end it.

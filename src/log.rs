@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, RwLock};
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 /// How much a record matters.
@@ -39,55 +40,58 @@ impl Level {
     }
 }
 
-/// Receives log records as JSON: `{"level","component","operation","message", …fields}`. Called on library threads: it
-/// must be quick and must not block. Payloads and tokens are never part of a record.
+/// Receives log records as JSON: `{"time","level","component","operation","message", …fields}`. Called on library threads:
+/// it must be quick and must not block. Payloads and tokens are never part of a record.
 pub type LogSink = Arc<dyn Fn(Level, &str) + Send + Sync>;
 
 /// The log of one client. Silent unless a sink is set or `QUEEN_CLIENT_LOG` asks for stderr.
 pub(crate) struct Logger {
     level: AtomicU8,
-    sink: RwLock<Option<LogSink>>,
+    place: RwLock<Place>,
+}
+
+/// Where records go.
+#[derive(Clone)]
+enum Place {
+    Nowhere,
+    /// As lines `[time] [LEVEL] [component.operation] {details}`.
+    Stderr,
+    Sink(LogSink),
 }
 
 impl Logger {
     /// Reads `QUEEN_CLIENT_LOG`: `true` or a level name sends the log to stderr, anything else leaves it off.
     pub(crate) fn from_environment() -> Logger {
-        let level = match std::env::var("QUEEN_CLIENT_LOG")
-            .unwrap_or_default()
-            .to_ascii_lowercase()
-            .as_str()
-        {
+        let asked = std::env::var("QUEEN_CLIENT_LOG").unwrap_or_default();
+        let level = match asked.to_ascii_lowercase().as_str() {
             "true" | "info" => Some(Level::Info),
             "debug" => Some(Level::Debug),
             "warn" => Some(Level::Warn),
             "error" => Some(Level::Error),
             _ => None,
         };
-        let logger = Logger {
-            level: AtomicU8::new(0),
-            sink: RwLock::new(None),
-        };
-        if let Some(level) = level {
-            logger.set(
-                level,
-                Some(Arc::new(|_, line| {
-                    let _ = writeln!(std::io::stderr(), "{line}");
-                })),
-            );
+        Logger {
+            level: AtomicU8::new(level.map_or(0, |level| level as u8)),
+            place: RwLock::new(match level {
+                Some(_) => Place::Stderr,
+                None => Place::Nowhere,
+            }),
         }
-        logger
     }
 
     /// Replaces the sink.
     pub(crate) fn set(&self, level: Level, sink: Option<LogSink>) {
-        let number = if sink.is_some() { level as u8 } else { 0 };
+        let (number, place) = match sink {
+            Some(sink) => (level as u8, Place::Sink(sink)),
+            None => (0, Place::Nowhere),
+        };
         let before = {
-            let mut place = self
-                .sink
+            let mut current = self
+                .place
                 .write()
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
             self.level.store(number, Ordering::SeqCst);
-            std::mem::replace(&mut *place, sink)
+            std::mem::replace(&mut *current, place)
         };
         drop(before);
     }
@@ -97,7 +101,7 @@ impl Logger {
         level as u8 <= self.level.load(Ordering::Relaxed)
     }
 
-    /// Hands out a record.
+    /// Hands out a record; `operation` is `component.operation`.
     pub(crate) fn log(
         &self,
         level: Level,
@@ -108,23 +112,41 @@ impl Logger {
         if !self.wants(level) {
             return;
         }
-        let sink = self
-            .sink
+        let place = self
+            .place
             .read()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .clone();
-        let Some(sink) = sink else { return };
-        let (component, operation) = operation.split_once('.').unwrap_or(("client", operation));
+        let time = format!("{:.3}", Timestamp::now());
         let mut record = Map::new();
-        record.insert("level".into(), level.as_str().into());
-        record.insert("component".into(), component.into());
-        record.insert("operation".into(), operation.into());
         record.insert("message".into(), message.into());
         for (key, value) in fields {
             record.insert((*key).to_owned(), value.clone());
         }
-        sink(level, &Value::Object(record).to_string());
+        match place {
+            Place::Nowhere => {}
+            Place::Stderr => {
+                let line = line(&time, level, operation, &record);
+                let _ = std::io::stderr().write_all(line.as_bytes());
+            }
+            Place::Sink(sink) => {
+                let (component, operation) =
+                    operation.split_once('.').unwrap_or(("client", operation));
+                record.insert("time".into(), time.into());
+                record.insert("level".into(), level.as_str().into());
+                record.insert("component".into(), component.into());
+                record.insert("operation".into(), operation.into());
+                sink(level, &Value::Object(record).to_string());
+            }
+        }
     }
+}
+
+/// One line, written at once so that those of several threads do not mix.
+fn line(time: &str, level: Level, operation: &str, details: &Map<String, Value>) -> String {
+    let level = level.as_str().to_ascii_uppercase();
+    let details = serde_json::to_string(details).unwrap_or_default();
+    format!("[{time}] [{level}] [{operation}] {details}\n")
 }
 
 #[cfg(test)]
@@ -136,7 +158,7 @@ mod tests {
     fn records_reach_the_sink_from_their_level_on() {
         let logger = Logger {
             level: AtomicU8::new(0),
-            sink: RwLock::new(None),
+            place: RwLock::new(Place::Nowhere),
         };
         let seen = Arc::new(Mutex::new(Vec::new()));
         logger.log(Level::Error, "a.b", "nobody listens", &[]);
@@ -164,5 +186,17 @@ mod tests {
             (Some("consumer"), Some("poll"))
         );
         assert_eq!(record["attempt"], 2);
+        let time: Timestamp = record["time"].as_str().unwrap().parse().unwrap();
+        assert!(Timestamp::now().duration_since(time).as_secs().abs() < 60);
+    }
+
+    #[test]
+    fn lg2_a_line_has_time_level_operation_and_details() {
+        let details = Map::from_iter([("message".to_owned(), "a \"b\"\n".into())]);
+        let time = format!("{:.3}", Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            line(&time, Level::Warn, "consumer.poll", &details),
+            "[1970-01-01T00:00:00.000Z] [WARN] [consumer.poll] {\"message\":\"a \\\"b\\\"\\n\"}\n"
+        );
     }
 }

@@ -25,6 +25,12 @@ impl Shared {
     pub(super) async fn work(self: Arc<Shared>) {
         let mut backoff = FIRST_BACKOFF;
         let mut handed = 0u64;
+        self.hub.core.logger.log(
+            Level::Debug,
+            "consumer.worker",
+            "a worker begins to poll",
+            &[("queue", self.options.queue.clone().into())],
+        );
         while !self.is_stopping() {
             if self.options.limit.is_some_and(|limit| handed >= limit) {
                 return self.note_reason(StopReason::Limit);
@@ -146,6 +152,19 @@ impl Shared {
     async fn handle(self: &Arc<Shared>, delivery: Delivery) {
         let claim = delivery.claim().clone();
         let Some(sink) = self.sink() else { return };
+        let logger = &self.hub.core.logger;
+        if logger.wants(Level::Debug) {
+            logger.log(
+                Level::Debug,
+                "consumer.handle",
+                "messages are handed over",
+                &[
+                    ("partition", claim.source().partition.clone().into()),
+                    ("leaseId", claim.source().lease_id.clone().into()),
+                    ("messages", claim.messages.len().into()),
+                ],
+            );
+        }
         {
             let mut counts = lock(&self.counts);
             counts.deliveries += 1;

@@ -13,7 +13,7 @@ use crate::{Error, Level, LogSink, Result};
 /// Records that may wait for the dispatcher; further ones are dropped and counted.
 const MOST_WAITING: usize = 10_000;
 
-/// Receives a log record: a JSON object `{"level", "component", "operation", "message", ...}` of `len` bytes, on loan for
+/// Receives a log record: a JSON object `{"time", "level", "component", "operation", "message", ...}` of `len` bytes, on loan for
 /// the time of the call. Payloads and tokens are never part of it. Runs on the client's dispatcher thread.
 pub type queen_log_handler = Option<
     unsafe extern "C" fn(level: i32, json: *const c_char, len: usize, user_data: *mut c_void),

@@ -155,12 +155,13 @@ impl Operation {
             params,
             deadline: transport::after(millis),
         };
-        core.start(cost, call.deadline, move |pending| async move {
+        let started = core.start(cost, call.deadline, move |pending| async move {
             if !pending.mark_sent() {
                 return Err(Error::new(ErrorCode::Cancelled, "the call was cancelled"));
             }
             (route.work)(call).await.map(Document)
-        })
+        });
+        core.watch(self.name, started, Vec::new)
     }
 
     /// Looks at each parameter: whether it is known, there, and what it must be. A null stands for a missing one.

@@ -17,7 +17,7 @@ use crate::protocol::push::PushResult;
 const MAX_BODY: usize = 1 << 20;
 
 /// What a message costs beside its text: its place in the queue, which may be half empty, and the allocator's share.
-const MESSAGE_COST: usize = 2 * size_of::<Message>();
+const MESSAGE_COST: usize = 2 * size_of::<Message>() + 16;
 
 /// What a buffer costs beside its messages: itself, its place in the tables, and the first allocations of its queues.
 const BUFFER_COST: usize = size_of::<Buffer>() + 512;

@@ -118,8 +118,8 @@ impl Producer {
             let messages = push.transaction_ids.len();
             let (address, number, turn) =
                 producer.change(|state, now| state.join(address, messages, now));
-            let (settled, ended) = (producer.clone(), pending.clone());
-            pending.when_complete(move || settled.note_end(number, &ended));
+            let (settled, ended, place) = (producer.clone(), pending.clone(), address.clone());
+            pending.when_complete(move || settled.note_end(number, &place, &ended));
             let ticket = Ticket {
                 producer: producer.clone(),
                 address,
@@ -154,17 +154,31 @@ impl Producer {
     }
 
     /// A direct push has completed.
-    fn note_end(self: &Arc<Self>, number: u64, ended: &Pending<Vec<PushResult>>) {
+    fn note_end(
+        self: &Arc<Self>,
+        number: u64,
+        address: &Address,
+        ended: &Pending<Vec<PushResult>>,
+    ) {
         self.change(|state, _| state.settled(number));
         self.changed.notify_waiters();
-        if let Some(Err(error)) = ended.result() {
+        let (level, message, outcome) = match ended.result() {
             // Nobody may be looking at the future.
-            self.core.logger.log(
+            Some(Err(error)) => (
                 Level::Warn,
-                "producer.push",
                 "a push did not go well",
-                &[("error", error.to_string().into())],
-            );
+                ("error", error.to_string().into()),
+            ),
+            Some(Ok(results)) => (
+                Level::Debug,
+                "messages were pushed",
+                ("messages", results.len().into()),
+            ),
+            None => return,
+        };
+        let logger = &self.core.logger;
+        if logger.wants(level) {
+            logger.log(level, "producer.push", message, &address.fields(&[outcome]));
         }
     }
 
@@ -197,12 +211,6 @@ impl Producer {
             let settling = producer.clone().settle(scope, deadline);
             async move {
                 let (flushed, left) = settling.await;
-                producer.core.logger.log(
-                    Level::Debug,
-                    "client.flush",
-                    "a flush has ended",
-                    &[("messages", flushed.messages.into()), ("left", left.into())],
-                );
                 match left {
                     0 => Ok(flushed),
                     left => Err(Error::new(

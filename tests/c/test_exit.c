@@ -33,15 +33,42 @@ TEST(main_returns_while_a_server_does_not_answer) {
 TEST(library_prints_nothing) { exits_silently("walk", "embedded:"); }
 
 /* but to stderr, when the environment asks for it */
-TEST(environment_variable_asks_for_logs) {
-  char output[8192];
-  check(setenv("QUEEN_CLIENT_LOG", "debug", 1) == 0);
+TEST(lg1_lg2_environment_variable_asks_for_logs) {
+  char output[65536];
+  static const char *const asks[] = {"debug", "TRUE", "warn"};
+  int64_t lines[3];
+  size_t i;
+  for (i = 0; i < LEN(asks); i++) {
+    char *line;
+    check(setenv("QUEEN_CLIENT_LOG", asks[i], 1) == 0);
+    check_code(helper_run("complain", "embedded:", output, sizeof output), 0);
+    check((strstr(output, "] [DEBUG] [") != NULL) == (i == 0));
+    check((strstr(output, "] [INFO] [client.new] {") != NULL) == (i < 2));
+    check(strstr(output, "] [WARN] [consumer.handler] {") != NULL);
+    for (lines[i] = 0, line = strtok(output, "\n"); line != NULL; line = strtok(NULL, "\n"), lines[i]++) {
+      int year = 0, millis = -1; /* [<ISO time>Z] [LEVEL] [component.operation] {details} */
+      if (sscanf(line, "[%4d-%*2d-%*2dT%*2d:%*2d:%*2d.%3dZ] [", &year, &millis) != 2 || year < 2024 || millis < 0 ||
+          line[strlen(line) - 1] != '}')
+        fail_msg("no line of a log: %s", line);
+    }
+  }
+  check(lines[0] > lines[1] && lines[1] > lines[2] && lines[2] > 0);
+  check(setenv("QUEEN_CLIENT_LOG", "false", 1) == 0);
   check_code(helper_run("complain", "embedded:", output, sizeof output), 0);
+  assert_string_equal(output, "");
   unsetenv("QUEEN_CLIENT_LOG");
-  check(strlen(output) > 0);
   check_code(helper_run("complain", "embedded:", output, sizeof output), 0);
   assert_string_equal(output, "");
 }
 
+/* C-8: a library does not print, whatever a buffered push, a flush and a close have to tell */
+TEST(c8_lg5_buffers_print_nothing) {
+  scripted_t server = scripted_start("refuse");
+  exits_silently("buffered", "embedded:");
+  exits_silently("buffered", server.url);
+  scripted_stop(&server);
+}
+
 TESTS(cmocka_unit_test(main_returns_with_work_in_flight), cmocka_unit_test(main_returns_while_a_server_does_not_answer),
-      cmocka_unit_test(library_prints_nothing), cmocka_unit_test(environment_variable_asks_for_logs))
+      cmocka_unit_test(library_prints_nothing), cmocka_unit_test(c8_lg5_buffers_print_nothing),
+      cmocka_unit_test(lg1_lg2_environment_variable_asks_for_logs))

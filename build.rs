@@ -33,6 +33,7 @@ fn main() {
         "log",
         "report",
         "statistics",
+        "notice",
     ] {
         builder = builder.with_src(root.join("src/ffi").join(file).with_extension("rs"));
     }

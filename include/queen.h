@@ -252,6 +252,16 @@ extern "C" {
 #define QUEEN_EVENT_STATISTICS 7
 
 /**
+ * An event: requests wait for a bearer token.
+ */
+#define QUEEN_EVENT_TOKEN_WANTED 8
+
+/**
+ * An event: a broker has become unhealthy or has recovered.
+ */
+#define QUEEN_EVENT_BACKEND_STATE 9
+
+/**
  * Log level: something was lost or cannot go on.
  */
 #define QUEEN_LOG_ERROR 1
@@ -346,7 +356,8 @@ typedef struct queen_future_t queen_future_t;
  */
 typedef struct queen_event_t {
   /**
-   * QUEEN_EVENT_FUTURE, _DELIVERY, _CONSUMER_ENDED, _LEASE_LOST, _LOG, _DELIVERY_REPORT or _STATISTICS.
+   * QUEEN_EVENT_FUTURE, _DELIVERY, _CONSUMER_ENDED, _LEASE_LOST, _LOG, _DELIVERY_REPORT, _STATISTICS, _TOKEN_WANTED or
+   * _BACKEND_STATE.
    */
   int32_t type;
   /**
@@ -362,7 +373,7 @@ typedef struct queen_event_t {
    * UTF-8, NUL-terminated, on loan until queen_events_free(); NULL where there is none. FUTURE: the result (NULL for a
    * pop, use the object). CONSUMER_ENDED: the summary, or the error. LEASE_LOST: `queue`, `partition`, `partitionId`,
    * `leaseId`, `consumerGroup`, `certain`. LOG: the record. DELIVERY_REPORT: see queen_report_events(). STATISTICS: the
-   * document of docs/STATISTICS.md.
+   * document of docs/STATISTICS.md. TOKEN_WANTED: see queen_token_callback(). BACKEND_STATE: see queen_backend_callback().
    */
   const char *json;
   /**
@@ -514,6 +525,12 @@ typedef void (*queen_log_handler)(int32_t level, const char *json, size_t len, v
  * and how many reports were dropped before it. Runs on the client's dispatcher thread.
  */
 typedef void (*queen_report_handler)(const char *json, size_t len, size_t dropped, void *user_data);
+
+/**
+ * Receives a notice: a JSON object of `len` bytes, on loan for the time of the call. Runs on the client's dispatcher
+ * thread.
+ */
+typedef void (*queen_notice_handler)(const char *json, size_t len, void *user_data);
 
 /**
  * The version of the loaded library as one number, `major << 16 | minor << 8 | patch`.
@@ -713,8 +730,8 @@ int32_t queen_event_queue_wakeup(const struct queen_event_queue_t *queue);
 void queen_event_queue_free(struct queen_event_queue_t *queue);
 
 /**
- * The name of an event type: "future", "delivery", "consumer_ended", "lease_lost", "log",
- * "delivery_report" or "statistics". NULL for another number.
+ * The name of an event type: "future", "delivery", "consumer_ended", "lease_lost", "log", "delivery_report",
+ * "statistics", "token_wanted" or "backend_state". NULL for another number.
  *
  * Ownership: the text is static.
  * Threads: any.
@@ -1287,6 +1304,81 @@ struct queen_future_t *queen_client_stats(const struct queen_client_t *client);
 int32_t queen_statistics_events(const struct queen_client_t *client,
                                 const struct queen_event_queue_t *queue,
                                 uint64_t tag);
+
+/**
+ * Sets the bearer token of all further requests, those that wait for one included. It replaces the `bearerToken` of the
+ * configuration. NULL says that there is none to be had: who waits for it fails with QUEEN_E_UNAUTHORIZED.
+ *
+ * Returns QUEEN_OK, QUEEN_E_INVALID_ARGUMENT when the token is not visible ASCII, or QUEEN_E_INVALID_UTF8.
+ *
+ * Ownership: `client` is borrowed; `token` is copied.
+ * Threads: any, callbacks and handlers included.
+ */
+int32_t queen_client_set_token(const struct queen_client_t *client,
+                               const char *token);
+
+/**
+ * Asks a callback for a bearer token when there is none and when a broker refuses it (HTTP 401), instead of whoever was
+ * asked before. A NULL `handler` asks nobody.
+ *
+ * The notice is `{"reason"}`, "missing" or "refused". One question is put at a time; it is answered with
+ * queen_client_set_token(), at once or later, from any thread. Requests wait for the answer until their deadline and then
+ * fail with QUEEN_E_UNAUTHORIZED. A call puts one question at most: a second token that is refused is an error.
+ *
+ * Returns QUEEN_OK, or QUEEN_E_INVALID_ARGUMENT, after which `user_data_free` has run.
+ *
+ * Ownership: `client` is borrowed; `user_data` belongs to the library until `user_data_free`, which runs when the
+ * callback is replaced or the client is closed.
+ * Threads: any. The callback runs on the client's dispatcher thread.
+ */
+int32_t queen_token_callback(const struct queen_client_t *client,
+                             queen_notice_handler handler,
+                             void *user_data,
+                             queen_user_data_free user_data_free);
+
+/**
+ * Puts questions for a bearer token into an event queue, as QUEEN_EVENT_TOKEN_WANTED with this tag; see
+ * queen_token_callback(). A NULL `queue` asks nobody.
+ *
+ * Returns QUEEN_OK, or QUEEN_E_INVALID_ARGUMENT.
+ *
+ * Ownership: both handles are borrowed; the queue may be freed at any time.
+ * Threads: any.
+ */
+int32_t queen_token_events(const struct queen_client_t *client,
+                           const struct queen_event_queue_t *queue,
+                           uint64_t tag);
+
+/**
+ * Tells a callback when a broker becomes unhealthy or recovers, instead of whom it told before. A NULL `handler` tells
+ * nobody.
+ *
+ * The notice is `{"url", "state", "error"?, "unhealthyMillis"?}`: "unhealthy" with the error, or "healthy" with how long
+ * it was not. Of notices about one broker that wait, only the newest is kept. An embedded broker has none.
+ *
+ * Returns QUEEN_OK, or QUEEN_E_INVALID_ARGUMENT, after which `user_data_free` has run.
+ *
+ * Ownership: `client` is borrowed; `user_data` belongs to the library until `user_data_free`, which runs when the
+ * callback is replaced or the client is closed.
+ * Threads: any. The callback runs on the client's dispatcher thread.
+ */
+int32_t queen_backend_callback(const struct queen_client_t *client,
+                               queen_notice_handler handler,
+                               void *user_data,
+                               queen_user_data_free user_data_free);
+
+/**
+ * Puts changes in the health of brokers into an event queue, as QUEEN_EVENT_BACKEND_STATE with this tag; see
+ * queen_backend_callback(). A NULL `queue` tells nobody.
+ *
+ * Returns QUEEN_OK, or QUEEN_E_INVALID_ARGUMENT.
+ *
+ * Ownership: both handles are borrowed; the queue may be freed at any time.
+ * Threads: any.
+ */
+int32_t queen_backend_events(const struct queen_client_t *client,
+                             const struct queen_event_queue_t *queue,
+                             uint64_t tag);
 
 #ifdef __cplusplus
 }

@@ -136,6 +136,12 @@ pub const QUEEN_EVENT_DELIVERY_REPORT: i32 = 6;
 /// An event: the statistics of a client.
 pub const QUEEN_EVENT_STATISTICS: i32 = 7;
 
+/// An event: requests wait for a bearer token.
+pub const QUEEN_EVENT_TOKEN_WANTED: i32 = 8;
+
+/// An event: a broker has become unhealthy or has recovered.
+pub const QUEEN_EVENT_BACKEND_STATE: i32 = 9;
+
 /// Log level: something was lost or cannot go on.
 pub const QUEEN_LOG_ERROR: i32 = 1;
 

@@ -4,8 +4,9 @@ use std::ffi::{c_char, c_void};
 use std::mem::size_of;
 
 use super::codes::{
-    QUEEN_EVENT_CONSUMER_ENDED, QUEEN_EVENT_DELIVERY, QUEEN_EVENT_DELIVERY_REPORT,
-    QUEEN_EVENT_FUTURE, QUEEN_EVENT_LEASE_LOST, QUEEN_EVENT_LOG, QUEEN_EVENT_STATISTICS,
+    QUEEN_EVENT_BACKEND_STATE, QUEEN_EVENT_CONSUMER_ENDED, QUEEN_EVENT_DELIVERY,
+    QUEEN_EVENT_DELIVERY_REPORT, QUEEN_EVENT_FUTURE, QUEEN_EVENT_LEASE_LOST, QUEEN_EVENT_LOG,
+    QUEEN_EVENT_STATISTICS, QUEEN_EVENT_TOKEN_WANTED,
 };
 use super::delivery::queen_delivery_t;
 use super::event_queue::Event;
@@ -15,7 +16,8 @@ use super::handle::{free, free_text, give, give_text, guard};
 /// One event. Filled by queen_event_queue_poll(), given back with queen_events_free().
 #[repr(C)]
 pub struct queen_event_t {
-    /// QUEEN_EVENT_FUTURE, _DELIVERY, _CONSUMER_ENDED, _LEASE_LOST, _LOG, _DELIVERY_REPORT or _STATISTICS.
+    /// QUEEN_EVENT_FUTURE, _DELIVERY, _CONSUMER_ENDED, _LEASE_LOST, _LOG, _DELIVERY_REPORT, _STATISTICS, _TOKEN_WANTED or
+    /// _BACKEND_STATE.
     pub r#type: i32,
     /// FUTURE, CONSUMER_ENDED: QUEEN_OK or the QUEEN_E_* of the error. LOG: the level. DELIVERY_REPORT: how many reports
     /// were dropped before this one. Else 0.
@@ -25,7 +27,7 @@ pub struct queen_event_t {
     /// UTF-8, NUL-terminated, on loan until queen_events_free(); NULL where there is none. FUTURE: the result (NULL for a
     /// pop, use the object). CONSUMER_ENDED: the summary, or the error. LEASE_LOST: `queue`, `partition`, `partitionId`,
     /// `leaseId`, `consumerGroup`, `certain`. LOG: the record. DELIVERY_REPORT: see queen_report_events(). STATISTICS: the
-    /// document of docs/STATISTICS.md.
+    /// document of docs/STATISTICS.md. TOKEN_WANTED: see queen_token_callback(). BACKEND_STATE: see queen_backend_callback().
     pub json: *const c_char,
     /// Length of `json` in bytes.
     pub json_len: usize,
@@ -103,6 +105,14 @@ impl queen_event_t {
                 made.r#type = QUEEN_EVENT_STATISTICS;
                 text(&mut made, newest.take());
             }
+            Event::TokenWanted(newest) => {
+                made.r#type = QUEEN_EVENT_TOKEN_WANTED;
+                text(&mut made, newest.take());
+            }
+            Event::BackendState(newest) => {
+                made.r#type = QUEEN_EVENT_BACKEND_STATE;
+                text(&mut made, newest.take());
+            }
         }
         made
     }
@@ -122,7 +132,9 @@ impl queen_event_t {
                 | QUEEN_EVENT_LEASE_LOST
                 | QUEEN_EVENT_LOG
                 | QUEEN_EVENT_DELIVERY_REPORT
-                | QUEEN_EVENT_STATISTICS => free_text(event.json),
+                | QUEEN_EVENT_STATISTICS
+                | QUEEN_EVENT_TOKEN_WANTED
+                | QUEEN_EVENT_BACKEND_STATE => free_text(event.json),
                 _ => {}
             }
         }
@@ -132,8 +144,8 @@ impl queen_event_t {
 /// The first fields that every version of the struct has had.
 pub(super) const OLDEST_EVENT_SIZE: usize = size_of::<queen_event_t>();
 
-/// The name of an event type: "future", "delivery", "consumer_ended", "lease_lost", "log",
-/// "delivery_report" or "statistics". NULL for another number.
+/// The name of an event type: "future", "delivery", "consumer_ended", "lease_lost", "log", "delivery_report",
+/// "statistics", "token_wanted" or "backend_state". NULL for another number.
 ///
 /// Ownership: the text is static.
 /// Threads: any.
@@ -147,6 +159,8 @@ pub extern "C" fn queen_event_type_name(r#type: i32) -> *const c_char {
         QUEEN_EVENT_LOG => c"log".as_ptr(),
         QUEEN_EVENT_DELIVERY_REPORT => c"delivery_report".as_ptr(),
         QUEEN_EVENT_STATISTICS => c"statistics".as_ptr(),
+        QUEEN_EVENT_TOKEN_WANTED => c"token_wanted".as_ptr(),
+        QUEEN_EVENT_BACKEND_STATE => c"backend_state".as_ptr(),
         _ => std::ptr::null(),
     }
 }

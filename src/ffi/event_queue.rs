@@ -45,6 +45,8 @@ pub(super) enum Event {
     Log(Level, String),
     Reports(ReportBatch),
     Statistics(Arc<Newest>),
+    TokenWanted(Arc<Newest>),
+    BackendState(Arc<Newest>),
 }
 
 /// Delivery reports of one request.

@@ -21,6 +21,7 @@ mod event_queue;
 mod future;
 mod handle;
 mod log;
+mod notice;
 mod operations;
 mod report;
 mod statistics;

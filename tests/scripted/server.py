@@ -16,6 +16,7 @@ closes, so a test that crashes leaves no orphan behind.
   hold          answers like `canned`, but never a pop
   slow          answers like `canned`, but one byte at a time over about a second
   canned        takes pushes and acks, hands out one message to the first pop, then 204
+  token-T       answers 401 unless the bearer token is T, then like `canned`
   forward       hands every request to --upstream
 """
 import http.client
@@ -104,7 +105,7 @@ class Script:
         finally:
             conn.close()
 
-    def answer(self, conn, mode, method, target, body):
+    def answer(self, conn, mode, method, target, body, headers):
         if mode in ("reset", "reset-early", "refuse"):  # refuse: a connection kept from before
             reset(conn)
             return RESET
@@ -124,6 +125,8 @@ class Script:
             status, text = 500, '{"error":"scripted failure"}'
         elif mode == "badjson":
             status, text = 200, '{"success":true,"messages":[{'
+        elif mode.startswith("token-") and headers.get("authorization", "").strip() != "Bearer " + mode[6:]:
+            status, text = 401, '{"error":"Token has expired"}'
         elif mode == "forward":
             status, text = self.forward(method, target, body)
         else:
@@ -210,7 +213,7 @@ def read_request(conn):
     head, _, body = data.partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
     method, target, _ = lines[0].split(" ", 2)
-    headers = dict(line.lower().split(":", 1) for line in lines[1:])
+    headers = {name.lower(): value for name, value in (line.split(":", 1) for line in lines[1:])}
     if "chunked" in headers.get("transfer-encoding", ""):
         raise OSError("the scripted server reads no chunked requests")
     length = int(headers.get("content-length", "0"))
@@ -219,7 +222,7 @@ def read_request(conn):
         if not more:
             return None
         body += more
-    return method, target, body
+    return method, target, body, headers
 
 
 def main():

@@ -74,7 +74,7 @@ fn configuration() -> String {
          what each can lose. Paths are percent-decoded.\n\n\
          ## Environment\n\n\
          `QUEEN_CLIENT_LOG` sends the log of every client to stderr: `true` or `info`, `debug`, `warn`, `error`. Anything else,\n\
-         and no value, leaves it off.\n",
+         and no value, leaves it off. `docs/CALLBACKS.md` shows the lines.\n",
     );
     page
 }

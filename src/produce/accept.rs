@@ -15,6 +15,7 @@ use crate::options::{BufferOptions, WhenFull};
 use crate::pending::Pending;
 use crate::protocol::kept::{self, Kept};
 use crate::protocol::push::{Item, PushResult};
+use crate::runtime::lock;
 
 impl Producer {
     pub(super) fn push_buffered(
@@ -141,7 +142,7 @@ impl Producer {
     }
 
     fn full(&self, address: &Address, options: &BufferOptions) -> Error {
-        let now = self.buffers();
+        let (messages, bytes) = lock(&self.state).used();
         let own = |bound: Option<usize>| bound.map_or("none".to_owned(), |most| most.to_string());
         Error::new(
             ErrorCode::WouldBlock,
@@ -153,8 +154,8 @@ impl Producer {
                 address.partition,
                 own(options.max_messages),
                 own(options.max_bytes),
-                now.total_buffered_messages + now.in_flight_messages,
-                now.buffered_bytes,
+                messages,
+                bytes,
                 self.core.config.max_buffered_messages,
                 self.core.config.max_buffered_bytes,
             ),

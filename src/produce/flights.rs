@@ -87,6 +87,7 @@ impl State {
     pub(super) fn cut_short(&mut self, flight: &Flight) {
         self.flights -= 1;
         self.cut_short += flight.messages.len();
+        self.after.wake = true;
     }
 
     /// How many messages were given up in flight since this was asked last.
@@ -161,10 +162,12 @@ impl State {
 
 /// Whether a failure says that a request of another partition would fail as well.
 fn concerns_everybody(error: &Error) -> bool {
-    use ErrorCode::{Connect, Forbidden, Locked, NotFound, Store, Throttled, Unauthorized};
+    use ErrorCode::{
+        Connect, Forbidden, Locked, NotFound, Store, Throttled, Unauthorized, Unsupported,
+    };
     matches!(
         error.code(),
-        Connect | Throttled | Unauthorized | Forbidden | NotFound | Store | Locked
+        Connect | Throttled | Unauthorized | Forbidden | NotFound | Unsupported | Store | Locked
     ) || error.http_status() == Some(503)
 }
 
@@ -517,7 +520,9 @@ mod tests {
         let left = bench.state.close();
         let count: usize = left.iter().map(|(_, messages, _)| messages.len()).sum();
         assert_eq!((count, bench.state.flights()), (4, 1));
+        bench.state.take_after();
         bench.state.cut_short(&flight);
+        assert!(bench.state.take_after().wake, "so that the task ends");
         assert_eq!(
             (bench.state.take_cut_short(), bench.state.flights()),
             (2, 0)

@@ -20,6 +20,7 @@ use crate::transport::{self, Answer, Repeat, Request};
 impl Producer {
     /// Runs while there are buffers.
     pub(super) async fn send_buffers(self: Arc<Producer>) {
+        let _running = Running(self.clone());
         loop {
             let look = self.look.notified();
             tokio::pin!(look);
@@ -114,6 +115,17 @@ impl Producer {
         );
         self.change(|state, _| state.cut_short(&flight));
         self.changed.notify_waiters();
+    }
+}
+
+/// After a panic the next push starts the task that sends anew.
+struct Running(Arc<Producer>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(&self.0.state).running = false;
+        }
     }
 }
 

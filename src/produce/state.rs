@@ -169,6 +169,11 @@ impl State {
         left
     }
 
+    /// The messages in all buffers, those in flight included, and what they cost.
+    pub(super) fn used(&self) -> (usize, usize) {
+        (self.messages, self.bytes)
+    }
+
     pub(super) fn counts(&self) -> Counts {
         let mut counts = Counts {
             bytes: self.bytes,

@@ -202,6 +202,7 @@ TEST(c12_a_full_buffer_fails_or_drops_as_told) {
   check_code(take_reports(events, 9, 4).reports, 4);
   queen_client_free(client);
   queen_event_queue_free(events);
+  check_code(queen_shutdown(LONG_MS), QUEEN_OK); /* nothing of it is left, not even what was on its way */
   scripted_stop(&server);
 }
 

@@ -331,6 +331,22 @@ mod tests {
     }
 
     #[test]
+    fn l12_an_unknown_strategy_is_an_error() {
+        let text = message(r#"{"url":"http://a","loadBalancingStrategy":"fastest"}"#);
+        assert!(
+            text.contains("loadBalancingStrategy") && text.contains("fastest"),
+            "{text}"
+        );
+        let config =
+            Config::parse(r#"{"url":"http://a","loadBalancingStrategy":"session"}"#).unwrap();
+        assert_eq!(config.load_balancing_strategy, LoadBalancing::Session);
+        assert_eq!(
+            Config::new("http://a").load_balancing_strategy,
+            LoadBalancing::Affinity
+        );
+    }
+
+    #[test]
     fn errors_name_key_and_value() {
         assert!(message(r#"{"url":"http://a","timeoutMilis":5}"#).contains("timeoutMilis"));
         let text = message(r#"{"url":"http://a","timeoutMillis":-7}"#);
@@ -342,11 +358,6 @@ mod tests {
         assert!(message("[]").contains("urls"));
         assert!(message("{}").contains("url"));
         assert!(message(r#"["http://a:1/","http://a:1"]"#).contains("http://a:1"));
-        let text = message(r#"{"url":"http://a","loadBalancingStrategy":"fastest"}"#);
-        assert!(
-            text.contains("loadBalancingStrategy") && text.contains("fastest"),
-            "{text}"
-        );
         assert!(message(r#"["embedded:","http://a"]"#).contains("embedded:"));
         assert!(message("embedded:?sharde=x").contains("sharde"));
         assert!(message("embedded://host/x.db").contains("three slashes"));

@@ -56,16 +56,19 @@ impl Shared {
                 }
                 Some(Err(error)) if ends_consumer(&error) => return self.fail(error),
                 Some(Err(error)) => {
+                    let most = Duration::from_millis(self.hub.core.config.retry_max_delay_millis);
+                    let asked = error.retry_after().unwrap_or_default().min(most);
+                    let pause = transport::jittered(backoff).max(asked);
                     self.hub.core.logger.log(
                         Level::Warn,
                         "consumer.poll",
                         "a poll failed and is tried again",
                         &[
                             ("error", error.to_string().into()),
-                            ("backoffMillis", transport::ms(backoff).into()),
+                            ("backoffMillis", transport::ms(pause).into()),
                         ],
                     );
-                    self.pause(transport::jittered(backoff)).await;
+                    self.pause(pause).await;
                     backoff = (backoff * 2).min(LAST_BACKOFF);
                 }
                 None => {}

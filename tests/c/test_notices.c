@@ -156,7 +156,7 @@ TEST(events_tell_how_brokers_are) {
   check(event.tag == 42 && event.object == NULL);
   check_json(event.json, "\"state\":\"unhealthy\"");
   check(strstr(event.json, one.url) != NULL);
-  check_json(event.json, "\"error\":\"HTTP 500\"");
+  check(strstr(event.json, "\"error\":\"HTTP 500\"") != NULL); /* check_json skips spaces */
   queen_events_free(&event, 1);
   wait_json_has(queen_call(client, "client.backends", NULL, 0), "\"healthy\":false");
   scripted_mode(&one, "canned");

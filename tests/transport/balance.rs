@@ -248,3 +248,13 @@ fn x11_a_close_ends_requests_and_connections() {
     assert_eq!(error.code(), queen::ErrorCode::Closed);
     until("the end of the connections", || server.open() == 0);
 }
+
+#[test]
+fn x14_a_client_that_is_dropped_closes_by_itself() {
+    let server = Script::start(well);
+    let client = client(&[&server.url], "");
+    push(&client).wait(LONG).unwrap();
+    assert!(server.open() > 0);
+    drop(client);
+    until("the end of the connections", || server.open() == 0);
+}

@@ -230,3 +230,22 @@ fn c16_secrets_are_in_no_log_and_no_error() {
     assert!(lines.contains("transport"), "something was logged: {lines}");
     assert!(!lines.contains("s3cret"), "{lines}");
 }
+
+#[test]
+fn x15_the_subject_of_the_producers_token_is_on_the_message() {
+    let server = Script::start(|seen| match seen.line.contains("/pop") {
+        true => json(
+            200,
+            r#"{"success":true,"partitionsClaimed":1,"messages":[
+                {"id":"m","transactionId":"t","partitionId":"P","partition":"p","data":1,"producerSub":"alice"}]}"#,
+        ),
+        false => well(seen),
+    });
+    let client = client(&[&server.url], "");
+    let popped = client.queue("q").pop().wait(LONG).unwrap();
+    let delivery = popped.take().unwrap();
+    assert_eq!(
+        delivery.messages()[0].producer_sub.as_deref(),
+        Some("alice")
+    );
+}

@@ -206,6 +206,37 @@ fn x6_a_403_ends_a_consumer_with_the_code_of_the_proxy() {
 }
 
 #[test]
+fn c48_a_consumer_that_is_refused_asks_no_more() {
+    for status in [400, 401, 404] {
+        let server = Script::start(move |_| json(status, r#"{"error":"no"}"#));
+        let client = client(&[&server.url], "");
+        let consumer = client
+            .queue("q")
+            .consume(|_| queen::Settlement::Ack)
+            .unwrap();
+        let error = consumer.finished().wait(LONG).unwrap_err();
+        assert_eq!(error.http_status(), Some(status));
+        assert_eq!(server.count(), 1);
+    }
+}
+
+#[test]
+fn c39_a_consumer_rests_as_long_as_a_503_asks() {
+    let server = first(1, || answer("503 Busy\r\nretry-after: 1", "{}"));
+    let client = client(&[&server.url], "");
+    let consumer = client
+        .queue("q")
+        .consume(|_| queen::Settlement::Ack)
+        .unwrap();
+    while server.count() < 2 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let seen = server.seen();
+    assert!(seen[1].at - seen[0].at >= Duration::from_secs(1));
+    consumer.stop(LONG).wait(LONG).unwrap();
+}
+
+#[test]
 fn h6_an_answer_without_a_body_is_an_empty_pop() {
     for reply in [
         || answer("204 No Content", ""),
@@ -230,6 +261,28 @@ fn h7_connections_are_kept() {
     }
     let last = server.seen().iter().map(|seen| seen.connection).max();
     assert_eq!(last, Some(0), "c52: one connection serves them all");
+}
+
+#[test]
+fn h8_bodies_are_json_and_never_missing() {
+    let server = Script::start(|seen| match seen.line.contains("/extend") {
+        true => json(200, r#"{"leaseId":"L","success":true,"renewed":1}"#),
+        false => well(seen),
+    });
+    let client = client(&[&server.url], "");
+    push(&client).wait(LONG).unwrap();
+    client.queue("q").pop().wait(LONG).unwrap();
+    client.queue("q").delete().wait(LONG).unwrap();
+    // C-4: a lease is not renewed by a request without a body.
+    let renewed = client.renew("L", 10, &Default::default());
+    renewed.wait(LONG).unwrap();
+    for seen in server.seen() {
+        let has_body = seen.line.starts_with("POST ");
+        let kind = has_body.then_some("application/json");
+        assert_eq!(seen.header("content-type"), kind, "{}", seen.line);
+        assert_eq!(seen.body.starts_with('{'), has_body, "{}", seen.line);
+    }
+    assert!(server.seen()[3].body.contains("10"));
 }
 
 #[test]

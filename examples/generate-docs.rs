@@ -72,6 +72,31 @@ fn configuration() -> String {
          | `http://host:6632`, `https://host` | a server: `queen-broker serve` or an official broker |\n\n\
          `embedded:` URLs take `durability=full` (default), `normal` or `memory` as a query parameter; `docs/STORE.md` says\n\
          what each can lose. Paths are percent-decoded.\n\n\
+         ## Time and repeats\n\n\
+         A call has one deadline, its own `timeoutMillis` or that of the client; it completes by then, whatever happens. Within\n\
+         it a request is tried up to `retryAttempts` times. `requestTimeoutMillis` bounds one attempt, so that a broker that hangs\n\
+         leaves time for another; `connectTimeoutMillis` bounds the making of a connection.\n\n\
+         | what comes back | what happens |\n|---|---|\n\
+         | no connection | the next broker at once; after the last, a pause and another round |\n\
+         | a connection that breaks, no answer in time, no HTTP, HTTP 5xx | the same, if the request may be repeated |\n\
+         | HTTP 503 with `Retry-After` | the same, and the pause is at least that long |\n\
+         | HTTP 429 | the same broker again, after `Retry-After` or 500 ms, 1 s, 2 s …; also what may not be repeated, because nothing was done |\n\
+         | HTTP 401 | once more with a new token, if one is asked for; else an error |\n\
+         | any other 4xx, a redirect, an answer that is no JSON or too large | an error at once |\n\n\
+         Repeated are reads, deletes, pushes (their ids are minted before the first attempt, so the broker stores nothing twice),\n\
+         acks with a lease, renewals, and what sets something to a value. Not repeated once a broker may have seen them are pops,\n\
+         transactions, replays of dead letters, `message.retry`, `trace.add` and `group.seek`: their error has the outcome\n\
+         *unknown*. An outcome tells of all attempts: after one that may have counted it stays *unknown*.\n\n\
+         ## Several brokers\n\n\
+         A broker that breaks off or answers 5xx is unhealthy: the others are preferred. After `healthRetryAfterMillis` the next\n\
+         request of the client, which goes elsewhere, lets one `GET /health` leave; its answer decides. Without a healthy broker\n\
+         all are tried, the one that failed longest ago first. `client.backends` shows the state; `docs/CALLBACKS.md` says how to\n\
+         hear of changes.\n\n\
+         ## Who the client is\n\n\
+         A bearer token is given as `bearerToken`, set with `queen_client_set_token`, or asked for (`docs/CALLBACKS.md`). `https://`\n\
+         trusts what the platform trusts, or `tlsCaFile` alone. Files are read by the first call, whose error names what cannot be\n\
+         used. Proxies of the environment are not used, and redirects are not followed. Answers may be\n\
+         compressed with gzip.\n\n\
          ## Environment\n\n\
          `QUEEN_CLIENT_LOG` sends the log of every client to stderr: `true` or `info`, `debug`, `warn`, `error`. Anything else,\n\
          and no value, leaves it off. `docs/CALLBACKS.md` shows the lines.\n",

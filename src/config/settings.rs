@@ -355,6 +355,7 @@ fn path(value: &Value) -> std::result::Result<PathBuf, String> {
 
 /// Headers of the connection, of the body, and `Host`, which has a setting of its own.
 const NOT_YOURS: &[&str] = &[
+    "accept-encoding",
     "connection",
     "content-encoding",
     "content-length",

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use super::backoff::noise;
 use super::health::Health;
 use super::ms;
-use super::retry::noise;
 use super::ring::Ring;
 use crate::config::{Config, LoadBalancing};
 use crate::log::{Level, Logger};
@@ -86,6 +86,8 @@ pub(super) struct Balancer {
     /// The backend of a client that stays with one.
     session: AtomicUsize,
     rest: Duration,
+    /// The longest pause that a broker may ask for.
+    longest: Duration,
     logger: Arc<Logger>,
     sink: RwLock<Option<BackendSink>>,
 }
@@ -118,6 +120,7 @@ impl Balancer {
             turn: AtomicUsize::new(start),
             session: AtomicUsize::new(start),
             rest: Duration::from_millis(config.health_retry_after_millis),
+            longest: Duration::from_millis(config.retry_max_delay_millis),
             logger: logger.clone(),
             sink: RwLock::new(None),
         }
@@ -197,7 +200,8 @@ impl Balancer {
     /// The backend has failed, and may have asked for a pause.
     pub(super) fn failed(&self, backend: usize, cause: &str, asked: Option<Duration>) {
         let Backend { url, health } = &self.backends[backend];
-        if health.failed(self.rest.max(asked.unwrap_or_default())) == 1 {
+        let asked = asked.unwrap_or_default().min(self.longest);
+        if health.failed(self.rest.max(asked)) == 1 {
             self.logger.log(
                 Level::Warn,
                 "transport.health",
@@ -384,6 +388,9 @@ mod tests {
         assert_eq!(balancer.begin_probes().count(), 0);
         advance(Duration::from_secs(15)).await;
         assert_eq!(balancer.begin_probes().collect::<Vec<_>>(), [1]);
+        balancer.failed(2, "HTTP 503", Some(Duration::MAX));
+        advance(Duration::from_secs(30)).await;
+        assert_eq!(balancer.begin_probes().collect::<Vec<_>>(), [2]);
     }
 
     #[tokio::test(start_paused = true)]

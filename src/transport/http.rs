@@ -15,9 +15,10 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::backoff::retry_after;
 use super::balancer::Balancer;
 use super::pool::{self, Base};
-use super::retry::{self, Retry, Wire, retry_after};
+use super::retry::{self, Retry, Wire};
 use super::token::{Sent, Tokens};
 use super::{Answer, Request, ms};
 use crate::config::Config;

@@ -1,5 +1,6 @@
 //! One request in, one answer out. Knows backends and connections, and nothing of queues.
 
+mod backoff;
 mod balancer;
 mod embedded;
 mod health;
@@ -17,10 +18,10 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+pub(crate) use self::backoff::jittered;
 pub use self::balancer::{BackendHealth, BackendSink, BackendState, Backends};
 use self::embedded::EmbeddedTransport;
 use self::http::HttpTransport;
-pub(crate) use self::retry::jittered;
 pub use self::token::{TokenSink, TokenWanted};
 use crate::config::{Config, Endpoint, Secret};
 use crate::error::{Error, ErrorCode, Outcome, Result};

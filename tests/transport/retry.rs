@@ -1,5 +1,6 @@
 //! What is tried again, and how a call ends that does not go well.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use queen::{ErrorCode, Outcome, PopOptions};
@@ -418,6 +419,38 @@ fn an_answer_that_is_too_large_is_refused() {
         assert!(error.message().contains("maxAnswerBytes"), "{error}");
         assert_eq!(server.count(), 1);
     }
+}
+
+/// A whole answer that is compressed.
+fn zipped(status: &str, body: &str) -> Reply {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+    encoder.write_all(body.as_bytes()).unwrap();
+    let body = encoder.finish().unwrap();
+    let mut answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    answer.extend(body);
+    Reply::Part(answer)
+}
+
+#[test]
+fn answers_may_be_compressed() {
+    let server = Script::start(|_| zipped("200 OK", r#"{"name":"q"}"#));
+    let client = client(&[&server.url], "");
+    let document = client.queue("q").get().wait(LONG).unwrap();
+    assert_eq!(document.as_str(), r#"{"name":"q"}"#);
+    assert_eq!(server.seen()[0].header("accept-encoding"), Some("gzip"));
+}
+
+#[test]
+fn an_answer_that_unpacks_to_too_much_is_refused() {
+    let server = Script::start(|_| zipped("200 OK", &" ".repeat(50_000_000)));
+    let client = client(&[&server.url], r#""maxAnswerBytes":1000000"#);
+    let error = client.queue("q").get().wait(LONG).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::BadAnswer);
+    assert!(error.message().contains("maxAnswerBytes"), "{error}");
 }
 
 #[test]

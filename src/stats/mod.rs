@@ -1,11 +1,16 @@
 //! What a client counts, and the snapshot of it. `docs/STATISTICS.md` says what each field means.
 
-use std::sync::Arc;
+mod histogram;
+mod statistics;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
-
+use self::histogram::Histogram;
+pub use self::statistics::{
+    BufferStats, ConsumerStats, FailureStats, Latency, LatencyStats, LeaseStats, MessageStats,
+    PendingStats, RequestStats, Statistics, StatisticsSink,
+};
 use crate::error::{Error, ErrorCode};
 use crate::protocol::ack::Status;
 
@@ -45,83 +50,6 @@ impl Drop for Inside<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Buckets of a power of two are cut into so many.
-const STEPS: usize = 8;
-const BUCKETS: usize = 37 * STEPS;
-
-/// How long something took: counted in buckets that are at most an eighth wide.
-pub(crate) struct Histogram {
-    buckets: [AtomicU64; BUCKETS],
-    longest: AtomicU64,
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Histogram {
-            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
-            longest: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Histogram {
-    pub(crate) fn note(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        if let Some(bucket) = self.buckets.get(bucket(micros)) {
-            bucket.fetch_add(1, Ordering::Relaxed);
-        }
-        self.longest.fetch_max(micros, Ordering::Relaxed);
-    }
-
-    fn snapshot(&self) -> Latency {
-        let counts: Vec<u64> = self
-            .buckets
-            .iter()
-            .map(|bucket| bucket.load(Ordering::Relaxed))
-            .collect();
-        let count: u64 = counts.iter().sum();
-        let longest = self.longest.load(Ordering::Relaxed);
-        let quantile = |share: f64| {
-            let rank = (count as f64 * share).ceil().max(1.0) as u64;
-            let mut seen = 0;
-            let found = counts.iter().position(|in_bucket| {
-                seen += in_bucket;
-                seen >= rank
-            });
-            // The upper end of the bucket: never less than the truth.
-            found.map_or(0, |bucket| (bucket_end(bucket)).min(longest))
-        };
-        Latency {
-            count,
-            p50_micros: quantile(0.5),
-            p90_micros: quantile(0.9),
-            p99_micros: quantile(0.99),
-            max_micros: longest,
-        }
-    }
-}
-
-/// Below `STEPS` each number has a bucket; above it each power of two has `STEPS`.
-fn bucket(micros: u64) -> usize {
-    let steps = STEPS as u64;
-    if micros < steps {
-        return micros as usize;
-    }
-    let power = micros.ilog2() as usize;
-    let first = STEPS.ilog2() as usize;
-    let step = (micros >> (power - first)) as usize - STEPS;
-    ((power - first + 1) * STEPS + step).min(BUCKETS - 1)
-}
-
-/// The largest number in a bucket.
-fn bucket_end(bucket: usize) -> u64 {
-    if bucket < STEPS {
-        return bucket as u64;
-    }
-    let shift = bucket / STEPS - 1;
-    ((((bucket % STEPS) + STEPS + 1) as u64) << shift) - 1
 }
 
 /// Which kind of request.
@@ -374,253 +302,9 @@ pub(crate) struct Gauges {
     pub(crate) consumers: ConsumerStats,
 }
 
-/// Declares a part of the statistics: plain numbers, documented in `docs/STATISTICS.md`.
-macro_rules! numbers {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-        #[serde(rename_all = "camelCase")]
-        #[non_exhaustive]
-        pub struct $name {
-            $($(#[$field_doc])* pub $field: u64,)*
-        }
-    };
-}
-
-/// What a client has done and what it has under way. As JSON it has these fields in camelCase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct Statistics {
-    /// Requests to brokers.
-    pub requests: RequestStats,
-    /// Requests that did not go well, by what went wrong.
-    pub failures: FailureStats,
-    /// Messages by what became of them.
-    pub messages: MessageStats,
-    /// Calls that have not completed.
-    pub pending: PendingStats,
-    /// Messages that wait in the client.
-    pub buffers: BufferStats,
-    /// Consumers and what they have in hand.
-    pub consumers: ConsumerStats,
-    /// Leases of popped messages.
-    pub leases: LeaseStats,
-    /// Pops that wait at a broker.
-    pub parked_polls: u64,
-    /// How long requests took.
-    pub latency: LatencyStats,
-}
-
-/// Receives the statistics of a client every `statistics_interval_millis`. Called on library threads: it must be quick and
-/// must not block.
-pub type StatisticsSink = Arc<dyn Fn(&Statistics) + Send + Sync>;
-
-numbers! {
-    /// Requests to brokers.
-    RequestStats {
-        /// Pushes that were answered or failed.
-        push,
-        /// Pops, those that brought nothing included.
-        pop,
-        /// Acks.
-        ack,
-        /// Lease renewals.
-        renew,
-        /// Everything else.
-        other,
-        /// Requests under way.
-        in_flight,
-        /// Requests that were sent again.
-        retries,
-        /// Bytes of request bodies.
-        bytes_out,
-        /// Bytes of answer bodies.
-        bytes_in,
-    }
-}
-
-numbers! {
-    /// Requests that did not go well, by what went wrong.
-    FailureStats {
-        /// No connection.
-        connect,
-        /// The connection broke.
-        network,
-        /// No answer in time.
-        timeout,
-        /// HTTP 429.
-        throttled,
-        /// Other HTTP 4xx.
-        refused,
-        /// HTTP 5xx.
-        broker,
-        /// An answer that breaks the protocol.
-        bad_answer,
-        /// Anything else, such as a store that cannot be opened.
-        other,
-    }
-}
-
-numbers! {
-    /// Messages by what became of them.
-    MessageStats {
-        /// Pushed and stored.
-        queued,
-        /// Pushed with an id of the caller's that was stored before.
-        duplicate,
-        /// Accepted by a broker that stores them later.
-        buffered,
-        /// Refused by the broker.
-        failed,
-        /// Dropped from a full buffer to make room.
-        dropped,
-        /// Left in buffers when the client was closed.
-        closed,
-        /// Brought by pops.
-        popped,
-        /// Acked.
-        acked,
-        /// Failed.
-        nacked,
-        /// Given back without a retry charge.
-        given_back,
-        /// Sent to the dead-letter queue by a verdict.
-        dead_lettered,
-        /// Verdicts that did not count, mostly because the lease was over.
-        refused_verdicts,
-    }
-}
-
-numbers! {
-    /// What counts against `maxPendingMessages` and `maxPendingBytes`.
-    PendingStats {
-        /// Messages handed over and not complete.
-        messages,
-        /// Their bytes.
-        bytes,
-    }
-}
-
-numbers! {
-    /// Messages that wait in the client.
-    BufferStats {
-        /// Partitions with a buffer.
-        active_buffers,
-        /// Messages that wait, without those in flight.
-        total_buffered_messages,
-        /// What they and those in flight take, in bytes, as counted against `maxBufferedBytes`.
-        buffered_bytes,
-        /// Age of the oldest waiting message in milliseconds.
-        oldest_buffer_age,
-        /// Requests that were sent from buffers and answered.
-        flushes_performed,
-        /// Requests from buffers that failed and are tried again.
-        retries,
-        /// Messages that were sent from buffers and are not answered.
-        in_flight_messages,
-        /// Pushes that wait for room.
-        waiting_pushes,
-    }
-}
-
-numbers! {
-    /// Consumers and what is in hand.
-    ConsumerStats {
-        /// Consumers that run.
-        running,
-        /// Deliveries whose last verdict is not answered, those of pops included.
-        deliveries,
-        /// The messages in them.
-        messages,
-    }
-}
-
-numbers! {
-    /// Leases of popped messages.
-    LeaseStats {
-        /// Renewals that went well.
-        renewals,
-        /// Renewals that failed.
-        failed_renewals,
-        /// Deliveries whose lease was lost for certain.
-        lost,
-    }
-}
-
-numbers! {
-    /// How long requests of one kind took, from handing over to the answer.
-    Latency {
-        /// Requests counted.
-        count,
-        /// Half of them took at most so many microseconds.
-        p50_micros,
-        /// Nine of ten.
-        p90_micros,
-        /// Ninety-nine of a hundred.
-        p99_micros,
-        /// The longest.
-        max_micros,
-    }
-}
-
-/// How long requests took, by their kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct LatencyStats {
-    /// Pushes.
-    pub push: Latency,
-    /// Pops, the waiting at the broker included.
-    pub pop: Latency,
-    /// Acks.
-    pub ack: Latency,
-    /// Lease renewals.
-    pub renew: Latency,
-    /// Everything else.
-    pub other: Latency,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn buckets_hold_what_belongs_to_them() {
-        let mut last = 0;
-        for micros in (0..100_000).chain((100_000..1 << 36).step_by(7_654_321)) {
-            let bucket = bucket(micros);
-            assert!(bucket >= last && bucket < BUCKETS, "{micros}");
-            assert!(bucket_end(bucket) >= micros, "{micros}");
-            assert!(
-                bucket_end(bucket) as f64 <= micros as f64 * 1.125 + 1.0,
-                "{micros}"
-            );
-            last = bucket;
-        }
-        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
-    }
-
-    #[test]
-    fn quantiles_are_close_and_never_beyond_the_longest() {
-        let histogram = Histogram::default();
-        assert_eq!(histogram.snapshot(), Latency::default());
-        for micros in 1..=1000 {
-            histogram.note(Duration::from_micros(micros));
-        }
-        let latency = histogram.snapshot();
-        assert_eq!((latency.count, latency.max_micros), (1000, 1000));
-        for (got, wanted) in [
-            (latency.p50_micros, 500),
-            (latency.p90_micros, 900),
-            (latency.p99_micros, 990),
-        ] {
-            assert!(
-                got >= wanted && got <= wanted + wanted / 8,
-                "{got} {wanted}"
-            );
-        }
-    }
 
     /// The paths of all numbers in a JSON object.
     fn paths(prefix: &str, value: &serde_json::Value, to: &mut Vec<String>) {
@@ -642,7 +326,7 @@ mod tests {
         });
         let mut fields = Vec::new();
         paths("", &serde_json::to_value(now).unwrap(), &mut fields);
-        let listed: Vec<_> = include_str!("../docs/STATISTICS.md")
+        let listed: Vec<_> = include_str!("../../docs/STATISTICS.md")
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
             .collect();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::pop::QUEUE_MODE;
-use super::{App, Shared, answer};
+use super::{App, Shared, answer, input};
 use crate::clock;
 use crate::engine::command::{AckItem, AckRequest, Command, Extended, Verdict};
 
@@ -44,17 +44,17 @@ impl From<Ack> for AckItem {
 }
 
 pub(super) async fn single(State(app): Shared, body: Bytes) -> Response {
-    match serde_json::from_slice::<Ack>(&body) {
+    match input::body::<Ack>(&body) {
         Ok(mut ack) => {
             let group = ack.consumer_group.take();
             acknowledge(&app, group, vec![ack]).await
         }
-        Err(e) => answer::bad_body(e),
+        Err(response) => *response,
     }
 }
 
 pub(super) async fn batch(State(app): Shared, body: Bytes) -> Response {
-    match serde_json::from_slice::<Batch>(&body) {
+    match input::body::<Batch>(&body) {
         Ok(batch) => {
             acknowledge(
                 &app,
@@ -63,7 +63,7 @@ pub(super) async fn batch(State(app): Shared, body: Bytes) -> Response {
             )
             .await
         }
-        Err(e) => answer::bad_body(e),
+        Err(response) => *response,
     }
 }
 
@@ -113,14 +113,18 @@ fn verdict(status: Option<&str>) -> Verdict {
     }
 }
 
-#[derive(Deserialize)]
-struct Extend {
-    seconds: i64,
-}
-
 pub(super) async fn extend(State(app): Shared, Path(text): Path<String>, body: Bytes) -> Response {
     // A body that says nothing readable means a minute: old clients send `{}`.
-    let seconds = serde_json::from_slice::<Extend>(&body).map_or(60, |extend| extend.seconds);
+    let given: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let seconds = match given.get("seconds") {
+        None | Some(Value::Null) => 60,
+        Some(seconds) => match seconds.as_i64() {
+            Some(seconds) => seconds,
+            None => {
+                return answer::bad_body(format!("seconds must be a whole number, not {seconds}"));
+            }
+        },
+    };
     let extended = match text.parse::<Uuid>() {
         Ok(lease) => {
             app.engine

@@ -7,14 +7,14 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Shared, answer};
+use super::{Shared, answer, input};
 use crate::engine::command::{Command, ConfigureRequest, DeadLetterRequest};
 use crate::engine::queue_options::QueueOptions;
 
 pub(super) async fn configure(State(app): Shared, body: Bytes) -> Response {
-    let given: Map<String, Value> = match serde_json::from_slice(&body) {
+    let given: Map<String, Value> = match input::body(&body) {
         Ok(given) => given,
-        Err(e) => return answer::bad_body(e),
+        Err(response) => return *response,
     };
     let queue = match given.get("queue") {
         Some(Value::String(queue)) => queue.clone(),
@@ -23,17 +23,20 @@ pub(super) async fn configure(State(app): Shared, body: Bytes) -> Response {
         }
         Some(other) => return answer::bad_body(format!("queue must be a string, not {other}")),
     };
-    if let Some(c) = queue.chars().find(|c| *c < ' ') {
-        return answer::bad_body(format!(
-            "queue contains the control character U+{:04X}",
-            u32::from(c)
-        ));
+    if queue.is_empty() {
+        return answer::bad_body("queue is empty");
     }
-    // Old clients put the options beside the queue.
-    let options = given
-        .get("options")
-        .and_then(Value::as_object)
-        .unwrap_or(&given);
+    if let Some(fault) = input::name_fault("queue", &queue) {
+        return answer::bad_body(fault);
+    }
+    let options = match given.get("options") {
+        Some(Value::Object(options)) => options,
+        // Old clients put the options beside the queue.
+        None | Some(Value::Null) => &given,
+        Some(other) => {
+            return answer::bad_body(format!("options must be an object, not {other}"));
+        }
+    };
     let read = QueueOptions::from_request(options).and_then(|read| {
         let namespace = text(options, &given, "namespace")?;
         let task = text(options, &given, "task")?;
@@ -78,7 +81,10 @@ fn text(
 ) -> Result<String, String> {
     match options.get(name).or_else(|| given.get(name)) {
         None | Some(Value::Null) => Ok(String::new()),
-        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::String(text)) => match input::name_fault(name, text) {
+            Some(fault) => Err(fault),
+            None => Ok(text.clone()),
+        },
         Some(other) => Err(format!("{name} must be a string, not {other}")),
     }
 }
@@ -117,16 +123,16 @@ pub(super) struct Page {
     queue: String,
     #[serde(default)]
     consumer_group: String,
-    limit: Option<i64>,
-    offset: Option<i64>,
+    limit: Option<u32>,
+    offset: Option<u32>,
 }
 
 pub(super) async fn dead_letters(State(app): Shared, Query(page): Query<Page>) -> Response {
     let request = DeadLetterRequest {
         queue: page.queue,
         group: page.consumer_group,
-        limit: page.limit.unwrap_or(100).max(0),
-        offset: page.offset.unwrap_or(0).max(0),
+        limit: page.limit.unwrap_or(100).into(),
+        offset: page.offset.unwrap_or(0).into(),
     };
     match app
         .engine

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{App, Shared, answer};
+use super::{App, Shared, answer, input};
 use crate::clock;
 use crate::engine::command::{Command, DeleteGroup, Seek, SeekPart, Sought, Start};
 use crate::engine::group_views;
@@ -89,9 +89,9 @@ pub(super) async fn subscription(
     Path(group): Path<String>,
     body: Bytes,
 ) -> Response {
-    let given: Value = match serde_json::from_slice(&body) {
+    let given: Value = match input::body(&body) {
         Ok(given) => given,
-        Err(e) => return answer::bad_body(e),
+        Err(response) => return *response,
     };
     let Some(text) = given.get("subscriptionTimestamp").and_then(Value::as_str) else {
         return answer::error(StatusCode::BAD_REQUEST, "subscriptionTimestamp is required");
@@ -122,8 +122,9 @@ pub(super) async fn seek(
     Path((group, queue)): Path<(String, String)>,
     body: Bytes,
 ) -> Response {
-    let Ok(given) = serde_json::from_slice::<Value>(&body) else {
-        return answer::error(StatusCode::BAD_REQUEST, "bad body");
+    let given: Value = match input::body(&body) {
+        Ok(given) => given,
+        Err(response) => return *response,
     };
     move_to(&app, group, queue, None, &given).await
 }
@@ -135,11 +136,11 @@ pub(super) async fn seek_partition(
     body: Bytes,
 ) -> Response {
     let given = match body.is_empty() {
-        true => Ok(json!({ "toEnd": true })),
-        false => serde_json::from_slice(&body),
-    };
-    let Ok(given) = given else {
-        return answer::error(StatusCode::BAD_REQUEST, "bad body");
+        true => json!({ "toEnd": true }),
+        false => match input::body(&body) {
+            Ok(given) => given,
+            Err(response) => return *response,
+        },
     };
     move_to(&app, group, queue, Some(part), &given).await
 }
@@ -207,5 +208,5 @@ async fn move_to(
 
 fn bad_time(what: &str, field: &str, text: &str) -> Response {
     let text = format!("{what} failed: {field} {text:?} is not an ISO-8601 time");
-    answer::error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+    answer::error(StatusCode::BAD_REQUEST, &text)
 }

@@ -24,8 +24,8 @@ pub(super) struct Filter {
     status: String,
     from: Option<String>,
     to: Option<String>,
-    limit: Option<usize>,
-    offset: Option<usize>,
+    limit: Option<u32>,
+    offset: Option<u32>,
 }
 
 /// A page of messages; without a span of time those of the last hour.
@@ -56,8 +56,8 @@ pub(super) async fn list(State(app): Shared, Query(filter): Query<Filter>) -> Re
             to,
         },
         status: filter.status,
-        limit: filter.limit.unwrap_or(200),
-        offset: filter.offset.unwrap_or(0),
+        limit: filter.limit.unwrap_or(200) as usize,
+        offset: filter.offset.unwrap_or(0) as usize,
     };
     app.view(
         move |db| views::messages(db, &request, now),
@@ -162,5 +162,5 @@ async fn exhume(
 
 fn bad_part(part: &str) -> Response {
     let text = format!("resolve failed: partitionId {part:?} is not a partition id");
-    answer::error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+    answer::error(StatusCode::BAD_REQUEST, &text)
 }

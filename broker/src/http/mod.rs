@@ -5,6 +5,7 @@ mod admin;
 mod answer;
 pub(crate) mod auth;
 mod groups;
+mod input;
 mod messages;
 mod pop;
 mod push;
@@ -84,8 +85,12 @@ pub(crate) fn router(app: Arc<App>, max_body_bytes: usize, hand: Option<&Testing
             Some(hand) => open(Role::Admin, testing::routes(hand)),
             None => Router::new(),
         })
+        .route_layer(middleware::from_fn(input::names))
         .fallback(no_route)
         .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(middleware::map_response(
+            move |response: Response| async move { input::explain_size(response, max_body_bytes) },
+        ))
         .layer(middleware::from_fn_with_state(app.clone(), gate))
         .with_state(app);
     match hand {

@@ -21,14 +21,14 @@ pub(super) struct Parameters {
     batch: Option<i64>,
     #[serde(default)]
     wait: bool,
-    timeout: Option<i64>,
+    timeout: Option<u64>,
     consumer_group: Option<String>,
     #[serde(default)]
     auto_ack: bool,
     subscription_mode: Option<String>,
     subscription_from: Option<String>,
     partitions: Option<i64>,
-    lease_seconds: Option<i64>,
+    lease_seconds: Option<i32>,
     #[serde(default)]
     autopilot: bool,
     namespace: Option<String>,
@@ -94,11 +94,14 @@ async fn pop(app: &App, source: Source, part: Option<String>, given: Parameters)
             .into(),
         batch: given.batch.unwrap_or(usual).max(1),
         parts: given.partitions.unwrap_or(1).max(1),
-        wait: given
-            .wait
-            .then(|| given.timeout.unwrap_or(30_000).max(0).saturating_mul(1000)),
+        wait: given.wait.then(|| {
+            let millis = given.timeout.unwrap_or(30_000);
+            i64::try_from(millis)
+                .unwrap_or(i64::MAX)
+                .saturating_mul(1000)
+        }),
         auto_ack: given.auto_ack,
-        lease_seconds: given.lease_seconds,
+        lease_seconds: given.lease_seconds.map(i64::from),
         start,
         echo: given.autopilot,
     };

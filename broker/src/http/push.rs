@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::auth::Caller;
-use super::{Shared, answer};
+use super::{Shared, answer, input};
 use crate::engine::command::{Command, PushGroup, PushItem, PushRequest, Pushed};
 
 /// The longest transaction id, in bytes.
@@ -43,9 +43,9 @@ pub(super) async fn push(
     Extension(caller): Extension<Caller>,
     body: Bytes,
 ) -> Response {
-    let push: Push = match serde_json::from_slice(&body) {
+    let push: Push = match input::body(&body) {
         Ok(push) => push,
-        Err(e) => return answer::bad_body(e),
+        Err(response) => return *response,
     };
     if let Some(fault) = push
         .items
@@ -97,11 +97,9 @@ pub(super) async fn push(
 pub(super) fn fault(item: &str, fields: [(&str, Option<&str>); 3]) -> Option<String> {
     for (name, value) in fields {
         let value = value.unwrap_or_default();
-        if let Some(c) = value.chars().find(|c| *c < ' ') {
-            return Some(format!(
-                "{item}.{name} contains the control character U+{:04X}",
-                u32::from(c)
-            ));
+        let fault = input::name_fault(format_args!("{item}.{name}"), value);
+        if fault.is_some() {
+            return fault;
         }
         let length = value.len();
         if name == "transactionId" && length > MAX_TXN {
@@ -124,6 +122,7 @@ fn item_fault(n: usize, item: &Item) -> Option<String> {
         ("transactionId", item.transaction_id.as_deref()),
     ];
     fault(&name, fields)
+        .or_else(|| input::depth_fault(format_args!("{name}.payload"), item.payload))
 }
 
 /// Sorts the items by partition. Payloads stay slices of the body.

@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Shared, answer};
+use super::{Shared, answer, input};
 use crate::engine::command::Command;
 use crate::engine::metric_views;
 
@@ -109,7 +109,7 @@ pub(super) async fn set_pop(State(app): Shared, body: Bytes) -> Response {
 
 /// The `enabled` of a body.
 fn switch(body: &Bytes) -> Result<bool, Box<Response>> {
-    let given: Value = serde_json::from_slice(body).map_err(|e| Box::new(answer::bad_body(e)))?;
+    let given: Value = input::body(body)?;
     given
         .get("enabled")
         .and_then(Value::as_bool)

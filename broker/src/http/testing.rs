@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Routes, answer};
+use super::{Routes, answer, input};
 use crate::testing::{ActiveFault, Fault, Testing};
 
 type Hand = Extension<Testing>;
@@ -71,9 +71,9 @@ struct Move {
 }
 
 async fn set_time(Extension(testing): Hand, body: Bytes) -> Response {
-    let asked: Move = match serde_json::from_slice(&body) {
+    let asked: Move = match input::body(&body) {
         Ok(asked) => asked,
-        Err(error) => return answer::bad_body(error),
+        Err(response) => return *response,
     };
     if asked.frozen == Some(true) {
         testing.freeze_clock();

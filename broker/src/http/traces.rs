@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::pop::QUEUE_MODE;
-use super::{Shared, answer};
+use super::{Shared, answer, input};
 use crate::engine::command::Command;
 use crate::engine::trace_views;
 use crate::store::TraceRow;
@@ -29,9 +29,9 @@ struct Trace<'a> {
 }
 
 pub(super) async fn record(State(app): Shared, body: Bytes) -> Response {
-    let given: Trace = match serde_json::from_slice(&body) {
+    let given: Trace = match input::body(&body) {
         Ok(given) => given,
-        Err(e) => return answer::bad_body(e),
+        Err(response) => return *response,
     };
     let (Some(txn), Some(part)) = (given.transaction_id, given.partition_id) else {
         let text = "transactionId and partitionId are required";
@@ -40,6 +40,9 @@ pub(super) async fn record(State(app): Shared, body: Bytes) -> Response {
     let Some(data) = given.data else {
         return answer::error(StatusCode::BAD_REQUEST, "data is required");
     };
+    if let Some(fault) = input::depth_fault("data", data) {
+        return answer::bad_body(fault);
+    }
     let Ok(part) = part.parse::<Uuid>() else {
         return bad_part("trace", &part);
     };
@@ -92,14 +95,14 @@ pub(super) async fn of_message(
 
 #[derive(Deserialize)]
 pub(super) struct Page {
-    limit: Option<i64>,
-    offset: Option<i64>,
+    limit: Option<u32>,
+    offset: Option<u32>,
 }
 
 impl Page {
     fn span(&self, usual: i64) -> (i64, i64) {
-        let limit = self.limit.unwrap_or(usual).max(0);
-        (limit, self.offset.unwrap_or(0).max(0))
+        let limit = self.limit.map_or(usual, i64::from);
+        (limit, self.offset.unwrap_or(0).into())
     }
 }
 
@@ -121,5 +124,5 @@ pub(super) async fn names(State(app): Shared, Query(page): Query<Page>) -> Respo
 
 fn bad_part(what: &str, part: &str) -> Response {
     let text = format!("{what} failed: partitionId {part:?} is not a partition id");
-    answer::error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+    answer::error(StatusCode::BAD_REQUEST, &text)
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::auth::Caller;
 use super::pop::QUEUE_MODE;
-use super::{Shared, ack, answer, push};
+use super::{Shared, ack, answer, input, push};
 use crate::engine::command::{
     AckItem, Command, PushGroup, PushItem, PushRequest, Pushed, Transaction,
 };
@@ -94,9 +94,9 @@ pub(super) async fn transact(
     body: Bytes,
 ) -> Response {
     let id = Uuid::now_v7();
-    let parsed: Body = match serde_json::from_slice(&body) {
+    let parsed: Body = match input::body(&body) {
         Ok(parsed) => parsed,
-        Err(e) => return answer::bad_body(e),
+        Err(response) => return *response,
     };
     let draft = match read(&body, &parsed, caller) {
         Ok(draft) => draft,
@@ -207,17 +207,17 @@ fn read(body: &Bytes, parsed: &Body, caller: Caller) -> Result<Draft, Refusal> {
         ..Draft::default()
     };
     for (n, operation) in operations.iter().enumerate() {
-        let fault = |e: serde_json::Error| bad_request(format!("operations[{n}]: {e}"));
-        let kind: Kind = serde_json::from_str(operation.get()).map_err(fault)?;
+        let fault = |e: String| bad_request(format!("operations[{n}]: {e}"));
+        let kind: Kind = input::text(operation.get().as_bytes()).map_err(fault)?;
         match kind.r#type.as_str() {
             Some("push") => {
                 for item in kind.items.as_deref().unwrap_or(&[operation]) {
-                    let item = serde_json::from_str(item.get()).map_err(fault)?;
+                    let item = input::text(item.get().as_bytes()).map_err(fault)?;
                     draft.push(n, body, &item)?;
                 }
             }
             Some("ack") => {
-                let ack = serde_json::from_str(operation.get()).map_err(fault)?;
+                let ack = input::text(operation.get().as_bytes()).map_err(fault)?;
                 draft.ack(n, ack)?;
             }
             Some("kv" | "timer" | "timers") => {
@@ -269,6 +269,11 @@ impl Draft {
         if let Some(fault) = push::fault(&format!("operations[{n}]"), fields) {
             return Err(bad_request(fault));
         }
+        let payload = item.payload.or(item.data);
+        let field = format!("operations[{n}].payload");
+        if let Some(fault) = payload.and_then(|json| input::depth_fault(field, json)) {
+            return Err(bad_request(fault));
+        }
         let key = (queue.to_owned(), part.to_owned());
         let place = *self.places.entry(key).or_insert_with_key(|(queue, part)| {
             self.pushes.groups.push(PushGroup {
@@ -279,7 +284,7 @@ impl Draft {
             self.pushes.groups.len() - 1
         });
         if let Some(group) = self.pushes.groups.get_mut(place) {
-            let payload = item.payload.or(item.data).map(RawValue::get);
+            let payload = payload.map(RawValue::get);
             group.items.push(PushItem {
                 index: self.pushes.count,
                 accepted: None,

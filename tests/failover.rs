@@ -1,0 +1,225 @@
+//! Three official brokers on one PostgreSQL, killed (-9) and started again one after another, under producers and a
+//! consumer: no push fails or is lost, first deliveries of a partition keep their order, every message is handled.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::net::TcpListener;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use queen::{Client, ConsumeOptions, Item, PopOptions, PushOptions, Settlement};
+
+const LONG: Duration = Duration::from_secs(120);
+const PRODUCERS: usize = 4;
+
+fn main() -> ExitCode {
+    let brokers = env::var("QUEEN_TEST_BROKERS").unwrap_or_default();
+    let trials = match brokers.split(',').any(|broker| broker == "official") {
+        true => vec![Trial::test(
+            "h2_no_call_fails_while_brokers_are_killed",
+            no_call_fails_while_brokers_are_killed,
+        )],
+        false => Vec::new(),
+    };
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// A broker that can be killed and started again at the same address.
+struct Broker {
+    port: u16,
+    process: Child,
+}
+
+impl Broker {
+    fn start(port: u16) -> Broker {
+        let program = env::var("QUEEN_OFFICIAL_CLUSTER")
+            .expect("QUEEN_OFFICIAL_CLUSTER is set by scripts/official-broker");
+        let process = Command::new(program)
+            .arg(port.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let broker = Broker { port, process };
+        let probe = Client::new(&format!(
+            r#"{{"url":"{}","retryAttempts":1000,"retryDelayMillis":100,"retryMaxDelayMillis":100,"timeoutMillis":120000}}"#,
+            broker.url()
+        ))
+        .unwrap();
+        let health = probe.call("health", "").unwrap();
+        assert!(health.wait_for(LONG).unwrap());
+        assert!(health.error().is_none(), "{:?}", health.error());
+        broker
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// The first delivery of each message, in order, by partition.
+type Handled = Arc<Mutex<BTreeMap<String, Vec<usize>>>>;
+
+fn no_call_fails_while_brokers_are_killed() -> Result<(), Failed> {
+    let kills = match env::var("QUEEN_TEST_SIZE").as_deref() {
+        Ok("full") => 30,
+        _ => 4,
+    };
+    let mut brokers: Vec<_> = (0..3).map(|_| Broker::start(free_port())).collect();
+    let urls: Vec<_> = brokers.iter().map(Broker::url).collect();
+    let config = serde_json::json!({"urls": urls, "healthRetryAfterMillis": 500}).to_string();
+    let client = Client::new(&config).unwrap();
+    let queue = format!("failover-{}", std::process::id());
+    client
+        .queue(&queue)
+        .create(queen::QueueOptions::default())
+        .wait(LONG)?;
+
+    let handled = Handled::default();
+    let consumer = consume(&client, &queue, handled.clone());
+    let stop = AtomicBool::new(false);
+    let renewals = AtomicUsize::new(0);
+    let pushed = std::thread::scope(|scope| {
+        let producers: Vec<_> = (0..PRODUCERS)
+            .map(|producer| {
+                let (client, queue, stop) = (&client, &queue, &stop);
+                scope.spawn(move || produce(client, queue, producer, stop))
+            })
+            .collect();
+        let renewer = scope.spawn(|| renew(&client, &queue, &stop, &renewals));
+        for round in 0..kills {
+            std::thread::sleep(Duration::from_millis(1500));
+            let broker = &mut brokers[round % 3];
+            let port = broker.port;
+            broker.process.kill().unwrap();
+            broker.process.wait().unwrap();
+            std::thread::sleep(Duration::from_millis(700));
+            *broker = Broker::start(port);
+        }
+        std::thread::sleep(Duration::from_millis(1500));
+        stop.store(true, Ordering::SeqCst);
+        renewer.join().unwrap();
+        let pushed: Vec<_> = producers
+            .into_iter()
+            .map(|producer| producer.join().unwrap())
+            .collect();
+        pushed
+    });
+    assert!(pushed.iter().all(|count| *count > kills), "{pushed:?}");
+    assert!(renewals.load(Ordering::SeqCst) > kills);
+
+    // Leases of answers that were lost end by themselves.
+    let began = Instant::now();
+    let all: usize = pushed.iter().sum();
+    let count = || {
+        handled
+            .lock()
+            .unwrap()
+            .values()
+            .map(Vec::len)
+            .sum::<usize>()
+    };
+    while count() < all {
+        assert!(
+            began.elapsed() < LONG,
+            "{} of {all} messages were handled",
+            count()
+        );
+        assert!(!consumer.finished().is_complete(), "the consumer has ended");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for (partition, numbers) in &*handled.lock().unwrap() {
+        let producer: usize = partition[1..].parse().unwrap();
+        let wanted: Vec<_> = (0..pushed[producer]).collect();
+        assert_eq!(numbers, &wanted, "{partition}");
+    }
+    consumer.stop(LONG).wait(LONG)?;
+    client.close(LONG).wait(LONG)?;
+    println!("{kills} kills, {pushed:?} pushes");
+    Ok(())
+}
+
+/// Pushes one message after another, each when the one before it is answered; tells how many.
+fn produce(client: &Client, queue: &str, producer: usize, stop: &AtomicBool) -> usize {
+    let queue = client.queue(queue).partition(format!("p{producer}"));
+    let mut count = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let item = Item::json(&count).unwrap();
+        let results = queue.push(&[item]).wait(LONG).expect("a push failed");
+        assert!(results[0].is_success(), "{results:?}");
+        count += 1;
+    }
+    count
+}
+
+fn consume(client: &Client, queue: &str, handled: Handled) -> queen::Consumer {
+    let options = ConsumeOptions {
+        group: Some("all".into()),
+        subscription_mode: Some("all".into()),
+        concurrency: PRODUCERS as u64,
+        batch: 500,
+        lease_seconds: 3,
+        poll_timeout_millis: 2_000,
+        ..ConsumeOptions::default()
+    };
+    client
+        .queue(queue)
+        .consume_with(options, move |delivery| {
+            let mut handled = handled.lock().unwrap();
+            let numbers = handled
+                .entry(delivery.source().partition.clone())
+                .or_default();
+            for message in delivery.messages() {
+                let number: usize = message.json().unwrap();
+                // What comes again was handled before.
+                if !numbers.contains(&number) {
+                    numbers.push(number);
+                }
+            }
+            Settlement::Ack
+        })
+        .unwrap()
+}
+
+/// Holds a message and renews its lease over and over.
+fn renew(client: &Client, queue: &str, stop: &AtomicBool, renewals: &AtomicUsize) {
+    let held = client.queue(format!("{queue}-held"));
+    let item = Item::json(&1).unwrap();
+    held.push_with(&[item], &PushOptions::default())
+        .wait(LONG)
+        .expect("a push failed");
+    let options = PopOptions {
+        group: Some("one".into()),
+        subscription_mode: Some("all".into()),
+        lease_seconds: Some(600),
+        ..PopOptions::default()
+    };
+    let popped = held.pop_with(&options).wait(LONG).expect("a pop failed");
+    let delivery = popped.take().expect("the message was pushed");
+    let lease = delivery.source().lease_id.clone();
+    while !stop.load(Ordering::SeqCst) {
+        client
+            .renew(&lease, 600, &Default::default())
+            .wait(LONG)
+            .expect("a renewal failed");
+        renewals.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    delivery.ack().wait(LONG).expect("an ack failed");
+}

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::command::{AckItem, AckRequest, Acked, Verdict};
+use super::history::Counts;
 use super::model::{GroupId, PartId};
 use super::writer::Writer;
 use crate::store::{DeadLetterRow, NONE, Result};
@@ -51,13 +52,16 @@ impl Writer {
                 .collect();
             let results = match self.find(&request.group, key.0, key.1) {
                 Ok((group, part)) => self.ack_group(group, part, !key.1.is_empty(), &items)?,
-                Err(error) => vec![
-                    Acked {
-                        error: Some(error),
-                        ..Acked::default()
-                    };
-                    items.len()
-                ],
+                Err(error) => {
+                    self.round.tally.of(None).ack_failed += items.len() as u64;
+                    vec![
+                        Acked {
+                            error: Some(error),
+                            ..Acked::default()
+                        };
+                        items.len()
+                    ]
+                }
             };
             for (index, result) in indexes.into_iter().zip(results) {
                 if let Some(slot) = answers.get_mut(index) {
@@ -179,11 +183,17 @@ impl Writer {
         self.apply_ack(group, part, after);
 
         let stays = fenced && after.2;
-        Ok(items
+        let answers: Vec<Acked> = items
             .iter()
             .zip(found)
             .map(|(item, found)| judge(item, found, stays, dead))
-            .collect())
+            .collect();
+        let success = answers.iter().filter(|answer| answer.success).count();
+        let counts = self.counts_of(part);
+        counts.ack_requests += 1;
+        counts.ack_success += success as u64;
+        counts.ack_failed += (answers.len() - success) as u64;
+        Ok(answers)
     }
 
     pub(super) fn locate(
@@ -227,6 +237,7 @@ impl Writer {
         else {
             return;
         };
+        let finished = (committed - cursor.committed).max(0);
         cursor.finish(committed);
         cursor.retries = retries;
         if let Some(lease) = cursor.lease.filter(|_| !keep) {
@@ -235,6 +246,13 @@ impl Writer {
             self.wake_part(part);
         }
         self.changed(group, part);
+        self.counts_of(part).processed += finished as u64;
+    }
+
+    /// What is counted for the queue of a partition.
+    pub(super) fn counts_of(&mut self, part: PartId) -> &mut Counts {
+        let queue = self.model.parts.get(&part).map(|part| part.queue);
+        self.round.tally.of(queue)
     }
 
     /// Writes the dead-letter record of the message at a position.
@@ -269,6 +287,10 @@ impl Writer {
             .get(&group)
             .map(|g| g.name.clone())
             .unwrap_or_default();
+        if let Some(part) = self.model.parts.get_mut(&part) {
+            part.dead += 1;
+        }
+        self.counts_of(part).dead_letters += 1;
         self.db.insert_dead_letter(&DeadLetterRow {
             part,
             group: &name,

@@ -130,6 +130,7 @@ impl Writer {
                             id: part,
                             uuid: found.uuid,
                             name: found.name.clone(),
+                            queue: self.queue_name(queue),
                             from: committed + 1,
                             to,
                         });
@@ -216,8 +217,10 @@ impl Writer {
                 })
             }
             None => {
+                let finished = to - cursor.committed;
                 cursor.finish(to);
                 cursor.retries = 0;
+                self.round.tally.of(Some(queue)).processed += finished as u64;
             }
         }
         if let Some(old) = old {

@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::census::{Census, QueueDetail};
 use super::model::{GroupId, PartId};
 use super::queue_options::QueueOptions;
 use crate::store::{Db, TraceRow};
@@ -33,7 +34,10 @@ pub(crate) enum Command {
         reply: Reply<Extended>,
     },
     Configure(ConfigureRequest, Reply<Configured>),
-    Describe(String, Reply<Option<String>>),
+    /// Counts the queues; true: anew, whatever it costs.
+    Census(bool, Reply<Arc<Census>>),
+    /// Looks at one queue, as a group sees it if one is named.
+    Detail(String, Option<String>, Reply<Option<QueueDetail>>),
     Delete(String, Reply<bool>),
     DeadLetters(DeadLetterRequest, Reply<Bytes>),
     Transact(Transaction, Reply<Transacted>),

@@ -2,16 +2,20 @@
 
 mod ack;
 mod admin;
+pub(crate) mod analytics_views;
 mod buffer;
+pub(crate) mod census;
 mod claim;
 pub(crate) mod command;
 pub(crate) mod group_views;
 mod groups;
+pub(crate) mod history;
 pub(crate) mod metric_views;
 mod model;
 mod park;
 mod push;
 pub(crate) mod queue_options;
+pub(crate) mod queue_views;
 mod reader;
 mod subscription;
 mod sweep;
@@ -22,7 +26,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -35,6 +39,8 @@ use crate::options::{Durability, Store};
 use crate::store::Db;
 pub(crate) use queue_options::QueueOptions;
 pub(crate) use subscription::{FinderKey, Mode, Subscription};
+
+use history::History;
 
 use command::{Command, Failure, PopRequest, Reply};
 
@@ -52,6 +58,7 @@ pub(crate) enum Refused {
 /// The door to the writer thread.
 pub(crate) struct Engine {
     pub(crate) clock: Clock,
+    pub(crate) history: Arc<History>,
     commands: Sender<Command>,
     writer: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
@@ -75,22 +82,35 @@ impl Engine {
             source,
         };
         let db = Db::writer(store, durability)?;
+        let log = reader::DeliveryLog {
+            history: Arc::default(),
+            clock: clock.clone(),
+        };
+        let history = log.history.clone();
         let (commands, inbox) = crossbeam_channel::unbounded();
-        let mut readers = reader::Readers::none();
+        let mut readers = reader::Readers::none(log.clone());
         if let Store::File(path) = store {
             for n in 0..READERS {
                 let db = Db::reader(path).map_err(|e| failed(crate::store::explain(&e)))?;
                 readers.start(n, db).map_err(thread)?;
             }
         }
-        let writer = writer::Writer::new(db, clock.clone(), inbox, commands.clone(), readers)
-            .map_err(|e| failed(crate::store::explain(&e)))?;
+        let writer = writer::Writer::new(
+            db,
+            clock.clone(),
+            inbox,
+            commands.clone(),
+            readers,
+            history.clone(),
+        )
+        .map_err(|e| failed(crate::store::explain(&e)))?;
         let handle = thread::Builder::new()
             .name("queen-writer".into())
             .spawn(move || writer.run())
             .map_err(thread)?;
         Ok(Engine {
             clock,
+            history,
             commands,
             writer: Mutex::new(Some(handle)),
             closed: AtomicBool::new(false),

@@ -40,6 +40,8 @@ pub(crate) struct Part {
     pub(crate) next: i64,
     /// When the newest message was pushed.
     pub(crate) newest: i64,
+    /// How many dead-letter records it has.
+    pub(crate) dead: i64,
 }
 
 /// A lease of one partition by one group.
@@ -256,8 +258,14 @@ impl Model {
                 first: p.first,
                 next: p.next,
                 newest: p.newest,
+                dead: 0,
             };
             model.parts.insert(p.id, part);
+        }
+        for (part, count) in db.dead_counts()? {
+            if let Some(part) = model.parts.get_mut(&part) {
+                part.dead = count;
+            }
         }
         for g in db.groups()? {
             let Some(queue) = model.queues.get_mut(&g.queue) else {

@@ -195,6 +195,15 @@ impl Parking {
         ids.into_iter().filter_map(|id| self.remove(id)).collect()
     }
 
+    /// How many pops wait on a queue by its name.
+    pub(crate) fn waiting(&self, queue: &Arc<str>) -> usize {
+        let lanes = self.lanes_of(&Source::Queue(queue.clone()));
+        let lanes = lanes.iter().filter_map(|lane| self.lanes.get(lane));
+        lanes
+            .map(|lane| lane.any.len() + lane.named.values().map(BTreeSet::len).sum::<usize>())
+            .sum()
+    }
+
     /// Whether a waiter would commit at delivery.
     pub(crate) fn has_auto_ack(&self) -> bool {
         self.auto_ack > 0

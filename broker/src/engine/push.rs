@@ -40,6 +40,12 @@ impl Writer {
                 }
             }
             self.grown(queue, part);
+            let stored =
+                |item: &&PushItem| matches!(answers.get(item.index), Some(Pushed::Stored(_)));
+            let stored = group.items.iter().filter(stored).count();
+            let counts = self.round.tally.of(Some(queue));
+            counts.push_requests += 1;
+            counts.push_messages += stored as u64;
         }
         Ok(answers)
     }
@@ -288,8 +294,10 @@ impl Writer {
                 first: 0,
                 next: 0,
                 newest: 0,
+                dead: 0,
             },
         );
+        self.round.tally.of(Some(queue)).partitions_created += 1;
         self.unpin(queue, id, name)?;
         Ok(id)
     }

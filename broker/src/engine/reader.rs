@@ -10,8 +10,9 @@ use crossbeam_channel::Sender;
 use uuid::Uuid;
 
 use super::command::{ClaimGuard, DeadLetterRequest, Delivery, Failure, PopReply, Reply, View};
+use super::history::{Counts, History};
 use super::model::PartId;
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::store::{Db, Result, explain};
 
 /// How long a consumer that does not wait should pause after an empty answer, in milliseconds.
@@ -32,6 +33,8 @@ pub(crate) struct ClaimedPart {
     pub(crate) id: PartId,
     pub(crate) uuid: Uuid,
     pub(crate) name: Arc<str>,
+    /// The queue it belongs to.
+    pub(crate) queue: Arc<str>,
     pub(crate) from: i64,
     pub(crate) to: i64,
 }
@@ -44,11 +47,11 @@ pub(crate) enum Job {
 }
 
 impl Job {
-    fn run(self, db: &Db) {
+    fn run(self, db: &Db, log: &DeliveryLog) {
         match self {
             Job::Claim(claim, guard, reply) => {
                 // When nobody listens any more the delivery comes back, and its guard gives the claim back.
-                let answer = match messages(db, &claim) {
+                let answer = match messages(db, &claim, log) {
                     Ok(Some(body)) => Ok(Some(Delivery { body, guard })),
                     // The queue was deleted in between.
                     Ok(None) => Ok(None),
@@ -66,16 +69,25 @@ impl Job {
     }
 }
 
+/// Where deliveries are counted.
+#[derive(Clone, Default)]
+pub(crate) struct DeliveryLog {
+    pub(crate) history: Arc<History>,
+    pub(crate) clock: Clock,
+}
+
 /// The reader threads, or none.
 pub(crate) struct Readers {
+    log: DeliveryLog,
     jobs: Option<Sender<Job>>,
     inbox: Option<crossbeam_channel::Receiver<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Readers {
-    pub(crate) fn none() -> Readers {
+    pub(crate) fn none(log: DeliveryLog) -> Readers {
         Readers {
+            log,
             jobs: None,
             inbox: None,
             threads: Vec::new(),
@@ -90,7 +102,8 @@ impl Readers {
         let Some(inbox) = self.inbox.clone() else {
             return Ok(());
         };
-        let work = move || inbox.iter().for_each(|job: Job| job.run(&db));
+        let log = self.log.clone();
+        let work = move || inbox.iter().for_each(|job: Job| job.run(&db, &log));
         self.threads.push(
             thread::Builder::new()
                 .name(format!("queen-reader-{n}"))
@@ -102,10 +115,10 @@ impl Readers {
     /// Runs a job on a reader thread, or here when there is none.
     pub(crate) fn run(&self, job: Job, db: &Db) {
         match &self.jobs {
-            None => job.run(db),
+            None => job.run(db, &self.log),
             Some(jobs) => {
                 if let Err(refused) = jobs.send(job) {
-                    refused.0.run(db);
+                    refused.0.run(db, &self.log);
                 }
             }
         }
@@ -122,7 +135,7 @@ impl Readers {
 }
 
 /// The body of a pop, built by hand so that payloads are copied and never parsed.
-fn messages(db: &Db, claim: &Claim) -> Result<Option<Bytes>> {
+fn messages(db: &Db, claim: &Claim, log: &DeliveryLog) -> Result<Option<Bytes>> {
     let Some(first) = claim.parts.first() else {
         return Ok(None);
     };
@@ -145,7 +158,13 @@ fn messages(db: &Db, claim: &Claim) -> Result<Option<Bytes>> {
         );
         // The messages of a segment share their time, so it is written once.
         let mut time = (i64::MIN, String::new());
+        let now = log.clock.now();
+        let mut counts = Counts::default();
         db.each(part.id, part.from, part.to, |_, created, record| {
+            let age = now.saturating_sub(created).max(0) as u64 / 1000;
+            counts.pop_messages += 1;
+            counts.lag_sum += age;
+            counts.lag_max = counts.lag_max.max(age);
             if time.0 != created {
                 time = (created, clock::iso(created));
             }
@@ -170,6 +189,7 @@ fn messages(db: &Db, claim: &Claim) -> Result<Option<Bytes>> {
                 time.1
             );
         })?;
+        log.history.delivered(now, &part.queue, &counts);
     }
     if out.len() == start {
         return Ok(None);

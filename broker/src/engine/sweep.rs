@@ -30,19 +30,24 @@ impl QueueOptions {
 
     /// The age in microseconds at which any message goes.
     fn age_limit(&self) -> Option<i64> {
-        let retention = self.retention_seconds * i64::from(self.retention_enabled);
-        let limits = [retention, self.max_wait_time_seconds].into_iter();
-        limits
-            .filter(|limit| *limit > 0)
-            .min()
-            .map(|limit| limit.saturating_mul(SECOND))
+        let wait = seconds(self.max_wait_time_seconds);
+        self.retention().into_iter().chain(wait).min()
+    }
+
+    /// The part of it that `retentionSeconds` asks for.
+    fn retention(&self) -> Option<i64> {
+        seconds(self.retention_seconds).filter(|_| self.retention_enabled)
     }
 
     /// The age in microseconds at which a message goes that every group has finished.
     fn completed_limit(&self) -> Option<i64> {
-        let limit = self.completed_retention_seconds;
-        (self.retention_enabled && limit > 0).then(|| limit.saturating_mul(SECOND))
+        seconds(self.completed_retention_seconds).filter(|_| self.retention_enabled)
     }
+}
+
+/// A limit in microseconds; zero means none.
+fn seconds(limit: i64) -> Option<i64> {
+    (limit > 0).then(|| limit.saturating_mul(SECOND))
 }
 
 impl Sweep {
@@ -102,7 +107,7 @@ impl Writer {
         let Some(found) = self.model.parts.get(&part) else {
             return Ok(false);
         };
-        let (queue, next, newest) = (found.queue, found.next, found.newest);
+        let (queue, first, next, newest) = (found.queue, found.first, found.next, found.newest);
         let Some(options) = self.model.queues.get(&queue).map(|q| q.options.clone()) else {
             return Ok(false);
         };
@@ -111,14 +116,25 @@ impl Writer {
             options.age_limit().map(|age| (age, i64::MAX)),
             options.completed_limit().map(|age| (age, finished)),
         ];
-        let mut last = None;
-        for (age, up_to) in limits.into_iter().flatten() {
-            let old = self
+        let mut reach = [None; 2];
+        for (reach, limit) in reach.iter_mut().zip(limits) {
+            let Some((age, up_to)) = limit else { continue };
+            *reach = self
                 .db
                 .old_segments(part, now.saturating_sub(age), up_to, SEGMENTS)?;
-            last = last.max(old);
         }
-        let Some(last) = last else { return Ok(false) };
+        let [aged, completed] = reach;
+        let Some(last) = aged.max(completed) else {
+            return Ok(false);
+        };
+        let removed = (last + 1 - first).max(0) as u64;
+        let by_wait = options.age_limit() != options.retention();
+        let counts = self.round.tally.of(Some(queue));
+        match aged {
+            Some(_) if by_wait => counts.evicted += removed,
+            Some(_) => counts.retention += removed,
+            None => counts.completed_retention += removed,
+        }
         let window = options.dedup_window_seconds.saturating_mul(SECOND);
         self.db.evict(part, last, window, now)?;
         self.db.keep_end(part, next, newest)?;

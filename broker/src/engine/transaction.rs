@@ -34,6 +34,7 @@ impl Writer {
             return Ok(Err(rejected));
         }
         let pushed = self.push(&request.pushes)?;
+        self.round.tally.of(None).transactions += 1;
         let mut acked = vec![Acked::default(); request.acks.len()];
         for group in groups {
             let items: Vec<&AckItem> = group
@@ -171,7 +172,10 @@ impl Writer {
         };
         let (home, name) = (found.queue, found.name.clone());
         let queue = self.queue_name(home);
-        self.db.delete_dead_letters(part, &grave.txn)?;
+        let removed = self.db.delete_dead_letters(part, &grave.txn)?;
+        if let Some(part) = self.model.parts.get_mut(&part) {
+            part.dead -= removed as i64;
+        }
         let mut copy = None;
         if grave.replay {
             let item = PushItem {

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::buffer::{Buffer, Fresh};
+use super::census::{Census, Counted, QueueDetail};
 use super::command::{
     Acked, ClaimGuard, ClaimKey, Command, Configured, Exhumed, Extended, Failure, Maintenance,
-    PopReply, PopRequest, Pushed, Reply, Sought, Transacted,
+    PopReply, PopRequest, Pushed, Reply, Sought, Source, Transacted,
 };
+use super::history::{Counts, History, Tally};
 use super::model::{GroupId, Model, PartId, QueueId};
 use super::park::{LaneKey, Parking, Waiter};
 use super::reader::{Claim, Job, Readers};
@@ -32,6 +34,10 @@ pub(crate) struct Writer {
     pub(super) parking: Parking,
     pub(super) sweep: Sweep,
     pub(super) buffer: Buffer,
+    pub(super) counted: Option<Counted>,
+    history: Arc<History>,
+    /// What is not in the history yet.
+    tally: Tally,
     readers: Readers,
     inbox: Receiver<Command>,
     /// For the guards of claims, which send the claim back here.
@@ -57,6 +63,8 @@ pub(super) struct Round {
     /// How many messages the bounded queues may still take.
     pub(super) room: HashMap<QueueId, i64>,
     pub(super) fresh: Fresh,
+    /// What counts if the transaction is committed.
+    pub(super) tally: Tally,
     /// Lanes whose time has come.
     pub(super) lanes: Vec<LaneKey>,
     /// Parked pops that got something.
@@ -73,7 +81,8 @@ enum Answer {
     Acked(Vec<Acked>),
     Extended(Extended),
     Configured(Configured),
-    Described(Option<String>),
+    Counted(Arc<Census>),
+    Described(Option<QueueDetail>),
     Deleted(bool),
     Transacted(Transacted),
     Exhumed(Option<Exhumed>),
@@ -97,6 +106,7 @@ impl Writer {
         inbox: Receiver<Command>,
         commands: Sender<Command>,
         readers: Readers,
+        history: Arc<History>,
     ) -> Result<Writer> {
         let now = clock.now();
         let model = Model::load(&db, now)?;
@@ -109,6 +119,9 @@ impl Writer {
             model,
             sweep,
             buffer,
+            counted: None,
+            history,
+            tally: Tally::default(),
             round: Round::default(),
             parking: Parking::default(),
             readers,
@@ -135,8 +148,11 @@ impl Writer {
             commands.truncate(close.unwrap_or(commands.len()));
             self.do_round(commands);
             while let Some(waiter) = self.parking.due_deadline(self.clock.now()) {
+                self.count_empty(&waiter.request);
                 let _ = waiter.reply.send(Ok(None));
             }
+            let now = self.clock.now();
+            self.history.add(now, &mut self.tally, &self.model);
             if !self.catching_up.is_empty() && self.due().is_none_or(|due| due > self.clock.now()) {
                 for reply in self.catching_up.drain(..) {
                     let _ = reply.send(Ok(()));
@@ -204,6 +220,7 @@ impl Writer {
     fn do_round(&mut self, commands: Vec<Command>) {
         match self.transact(&commands) {
             Ok(answers) => {
+                self.tally.absorb(std::mem::take(&mut self.round.tally));
                 for (waiter, claimed) in std::mem::take(&mut self.round.served) {
                     self.deliver(claimed, waiter.reply);
                 }
@@ -299,7 +316,10 @@ impl Writer {
                 Answer::Extended(self.extend(*lease, *seconds))
             }
             Command::Configure(request, _) => Answer::Configured(self.configure(request)?),
-            Command::Describe(queue, _) => Answer::Described(self.describe(queue)?),
+            Command::Census(anew, _) => Answer::Counted(self.census(*anew)),
+            Command::Detail(queue, group, _) => {
+                Answer::Described(self.detail(queue, group.as_deref()))
+            }
             Command::Delete(queue, _) => Answer::Deleted(self.delete(queue)?),
             Command::Transact(request, _) => Answer::Transacted(self.do_transaction(request)?),
             Command::Bury(grave, _) => Answer::Exhumed(self.exhume(grave)?),
@@ -479,13 +499,20 @@ impl Writer {
             (Command::Configure(_, reply), Answer::Configured(configured)) => {
                 drop(reply.send(Ok(configured)))
             }
-            (Command::Describe(_, reply), Answer::Described(text)) => drop(reply.send(Ok(text))),
+            (Command::Census(_, reply), Answer::Counted(census)) => drop(reply.send(Ok(census))),
+            (Command::Detail(_, _, reply), Answer::Described(queue)) => drop(reply.send(Ok(queue))),
             (Command::Delete(_, reply), Answer::Deleted(existed)) => drop(reply.send(Ok(existed))),
-            (Command::Pop(request, reply), Answer::Popped(popped)) => match popped {
-                Popped::Claimed(claimed) => self.deliver(claimed, reply),
-                Popped::Empty => drop(reply.send(Ok(None))),
-                Popped::Park(fill) => self.park(request, reply, fill),
-            },
+            (Command::Pop(request, reply), Answer::Popped(popped)) => {
+                self.counts_for(&request).pop_requests += 1;
+                match popped {
+                    Popped::Claimed(claimed) => self.deliver(claimed, reply),
+                    Popped::Empty => {
+                        self.count_empty(&request);
+                        drop(reply.send(Ok(None)));
+                    }
+                    Popped::Park(fill) => self.park(request, reply, fill),
+                }
+            }
             (Command::Maintain(_, reply), Answer::Maintained(state)) => drop(reply.send(Ok(state))),
             (Command::Transact(_, reply), Answer::Transacted(done)) => drop(reply.send(Ok(done))),
             (Command::Bury(_, reply), Answer::Exhumed(found)) => drop(reply.send(Ok(found))),
@@ -506,6 +533,19 @@ impl Writer {
             (Command::DismissPolls, _) => self.dismiss_polls(),
             _ => {}
         }
+    }
+
+    /// What is counted for the queue of a pop, if it names one.
+    fn counts_for(&mut self, request: &PopRequest) -> &mut Counts {
+        let queue = match &request.source {
+            Source::Queue(name) => self.model.queue_id(name),
+            Source::Find { .. } => None,
+        };
+        self.tally.of(queue)
+    }
+
+    fn count_empty(&mut self, request: &PopRequest) {
+        self.counts_for(request).pop_empty += 1;
     }
 
     fn park(&mut self, request: PopRequest, reply: PopReply, fill: Option<i64>) {
@@ -559,7 +599,8 @@ fn refuse(command: Command, failure: Failure) {
         Command::Ack(_, reply) => drop(reply.send(Err(failure))),
         Command::Extend { reply, .. } => drop(reply.send(Err(failure))),
         Command::Configure(_, reply) => drop(reply.send(Err(failure))),
-        Command::Describe(_, reply) => drop(reply.send(Err(failure))),
+        Command::Census(_, reply) => drop(reply.send(Err(failure))),
+        Command::Detail(_, _, reply) => drop(reply.send(Err(failure))),
         Command::Delete(_, reply) => drop(reply.send(Err(failure))),
         Command::Maintain(_, reply) => drop(reply.send(Err(failure))),
         Command::Transact(_, reply) => drop(reply.send(Err(failure))),

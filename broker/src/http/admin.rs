@@ -1,4 +1,4 @@
-//! Configure, describe and delete queues; dead letters; health.
+//! Configure and delete queues; dead letters; health.
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
@@ -86,18 +86,6 @@ fn text(
             None => Ok(text.clone()),
         },
         Some(other) => Err(format!("{name} must be a string, not {other}")),
-    }
-}
-
-pub(super) async fn describe(State(app): Shared, Path(queue): Path<String>) -> Response {
-    match app
-        .engine
-        .ask(|reply| Command::Describe(queue, reply))
-        .await
-    {
-        Ok(Some(text)) => answer::json(StatusCode::OK, text),
-        Ok(None) => answer::error(StatusCode::NOT_FOUND, "Queue not found"),
-        Err(reason) => answer::refused(reason),
     }
 }
 

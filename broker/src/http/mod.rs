@@ -9,6 +9,8 @@ mod input;
 mod messages;
 mod pop;
 mod push;
+mod resources;
+mod status;
 mod system;
 mod testing;
 mod traces;
@@ -120,7 +122,35 @@ fn public() -> Routes {
 
 fn reads() -> Routes {
     Router::new()
-        .route("/api/v1/resources/queues/{queue}", get(admin::describe))
+        .route("/api/v1/resources/queues", get(resources::queues))
+        .route("/api/v1/resources/queues/{queue}", get(resources::queue))
+        .route(
+            "/api/v1/resources/queues/{queue}/depth",
+            get(resources::depth),
+        )
+        .route("/api/v1/resources/namespaces", get(resources::namespaces))
+        .route("/api/v1/resources/tasks", get(resources::tasks))
+        .route("/api/v1/resources/overview", get(resources::overview))
+        .route("/api/v1/status", get(status::status))
+        .route("/api/v1/status/queues", get(status::queues))
+        .route("/api/v1/status/queues/{queue}", get(status::queue))
+        .route("/api/v1/status/analytics", get(status::analytics))
+        .route("/api/v1/status/buffers", get(status::buffers))
+        .route(
+            "/api/v1/analytics/system-metrics",
+            get(status::system_metrics),
+        )
+        .route(
+            "/api/v1/analytics/worker-metrics",
+            get(status::worker_metrics),
+        )
+        .route("/api/v1/analytics/queue-lag", get(status::queue_lag))
+        .route("/api/v1/analytics/queue-ops", get(status::queue_ops))
+        .route(
+            "/api/v1/analytics/queue-parked-replicas",
+            get(status::queue_parked),
+        )
+        .route("/api/v1/analytics/retention", get(status::retention))
         .route("/api/v1/dlq", get(admin::dead_letters))
         .route("/api/v1/messages", get(messages::list))
         .route(
@@ -187,6 +217,8 @@ fn admin() -> Routes {
             "/api/v1/consumer-groups/{group}/queues/{queue}",
             delete(groups::delete_on_queue),
         )
+        .route("/api/v1/stats/refresh", post(resources::refresh))
+        .route("/api/v1/system/shared-state", get(system::shared_state))
         .route(
             "/api/v1/system/maintenance",
             get(system::maintenance).post(system::set_maintenance),

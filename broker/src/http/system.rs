@@ -36,6 +36,22 @@ pub(super) async fn prometheus(State(app): Shared) -> Response {
     response
 }
 
+/// `GET /system/shared-state`: there is one broker, so nothing is shared.
+pub(super) async fn shared_state(State(app): Shared) -> Response {
+    match app.engine.ask(|reply| Command::Maintain(None, reply)).await {
+        Ok(state) => {
+            let body = json!({
+                "enabled": false,
+                "reason": "single_embedded_broker",
+                "maintenance_mode": state.on,
+                "pop_maintenance_mode": app.paused.load(Ordering::Relaxed),
+            });
+            answer::json(StatusCode::OK, body.to_string())
+        }
+        Err(reason) => answer::refused(reason),
+    }
+}
+
 /// `GET /system/maintenance`.
 pub(super) async fn maintenance(State(app): Shared) -> Response {
     let asked = app.engine.ask(|reply| Command::Maintain(None, reply));

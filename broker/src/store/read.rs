@@ -1,5 +1,6 @@
 //! Statements that only look.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Row, params, types::Type};
@@ -64,7 +65,6 @@ pub(crate) struct PartFacts {
     pub(crate) segments: i64,
     pub(crate) messages: i64,
     pub(crate) bytes: i64,
-    pub(crate) dead: i64,
     pub(crate) oldest: Option<i64>,
 }
 
@@ -176,6 +176,15 @@ impl Db {
         rows.collect()
     }
 
+    /// How many dead-letter records each partition has that has any.
+    pub(crate) fn dead_counts(&self) -> Result<Vec<(i64, i64)>> {
+        let mut statement = self
+            .sql
+            .prepare("SELECT part, count(*) FROM dead_letter GROUP BY part")?;
+        let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        rows.collect()
+    }
+
     /// Queue, partition and group of every pin.
     pub(crate) fn pins(&self) -> Result<Vec<(String, String, String)>> {
         let mut statement = self.sql.prepare("SELECT queue, part, grp FROM pin")?;
@@ -278,18 +287,29 @@ impl Db {
     /// Numbers about a partition; `pending` is the first position some group still waits for.
     pub(crate) fn facts(&self, part: i64, pending: i64) -> Result<PartFacts> {
         let oldest = self.created_at(part, pending)?;
-        let dead = self
-            .sql
-            .prepare_cached("SELECT count(*) FROM dead_letter WHERE part = ?")?
-            .query_row([part], |r| r.get(0))?;
         self.sql
             .prepare_cached(
                 "SELECT count(*), coalesce(sum(last - first + 1), 0), coalesce(sum(length(body)), 0) \
                  FROM segment WHERE part = ?",
             )?
             .query_row([part], |r| {
-                Ok(PartFacts { segments: r.get(0)?, messages: r.get(1)?, bytes: r.get(2)?, dead, oldest })
+                Ok(PartFacts { segments: r.get(0)?, messages: r.get(1)?, bytes: r.get(2)?, oldest })
             })
+    }
+
+    /// When the oldest message was pushed that some group, or everyone where there is no group, still waits for: by
+    /// the id of its queue.
+    pub(crate) fn oldest_open(&self) -> Result<HashMap<Uuid, i64>> {
+        let mut statement = self.sql.prepare_cached(
+            "WITH stand AS (SELECT p.id AS part, p.queue, (SELECT min(coalesce(c.committed, -1)) FROM grp g \
+             LEFT JOIN cursor c ON c.grp = g.id AND c.part = p.id WHERE g.queue = p.queue \
+             AND (c.part IS NOT NULL OR (g.mode IS NOT NULL AND g.dormant = 0))) AS committed FROM part p) \
+             SELECT q.uuid, min((SELECT s.created FROM segment s WHERE s.part = stand.part \
+             AND s.last > coalesce(stand.committed, -1) ORDER BY s.last LIMIT 1)) AS oldest \
+             FROM stand JOIN queue q ON q.id = stand.queue GROUP BY q.id HAVING oldest IS NOT NULL",
+        )?;
+        let rows = statement.query_map([], |r| Ok((uuid(r, 0)?, r.get(1)?)))?;
+        rows.collect()
     }
 
     /// How many queues, partitions, stored messages and dead-letter records there are.

@@ -189,11 +189,10 @@ impl Db {
     }
 
     /// Removes the records of a message, whichever groups gave it up.
-    pub(crate) fn delete_dead_letters(&self, part: i64, txn: &str) -> Result<()> {
+    pub(crate) fn delete_dead_letters(&self, part: i64, txn: &str) -> Result<usize> {
         self.sql
             .prepare_cached("DELETE FROM dead_letter WHERE part = ? AND txn = ?")?
             .execute(params![part, txn])
-            .map(drop)
     }
 
     pub(crate) fn insert_dead_letter(&self, row: &DeadLetterRow) -> Result<()> {

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 /// The names of the routes: the first part of their path behind `/api/v1/`.
-pub(super) const ROUTES: [&str; 15] = [
+pub(super) const ROUTES: [&str; 17] = [
     "push",
     "pop",
     "ack",
@@ -20,13 +20,15 @@ pub(super) const ROUTES: [&str; 15] = [
     "traces",
     "system",
     "status",
+    "analytics",
+    "stats",
     "metrics",
     "health",
 ];
 
 /// Those of them whose requests name no queue.
 pub(super) const NO_QUEUE: [&str; 7] = [
-    "ack", "lease", "traces", "system", "status", "metrics", "health",
+    "ack", "lease", "traces", "system", "stats", "metrics", "health",
 ];
 
 /// Those of them that name it in their body.
@@ -58,7 +60,7 @@ pub(super) fn names_queue(wanted: &str, path: &str, query: Option<&str>, body: &
 fn in_path(path: &str) -> Option<Cow<'_, str>> {
     let parts: Vec<&str> = path.strip_prefix("/api/v1/")?.split('/').collect();
     let name = match parts.as_slice() {
-        ["pop", "queue", name, ..] | ["resources", "queues", name, ..] => name,
+        ["pop", "queue", name, ..] | ["resources" | "status", "queues", name, ..] => name,
         ["consumer-groups", _, "queues", name, ..] => name,
         _ => return None,
     };

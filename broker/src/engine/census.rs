@@ -1,0 +1,208 @@
+//! Counting what the queues hold, from the picture in memory: no message is looked at.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::model::{PartId, Queue};
+use super::queue_options::QueueOptions;
+use super::writer::Writer;
+use crate::store::NONE;
+
+/// The share of its time that the writer gives to counting at most: one part in so many.
+const SHARE: u32 = 20;
+/// A count that took less than this is always made anew.
+const QUICK: Duration = Duration::from_millis(1);
+
+/// Messages by what became of them. Those that no group waits for are completed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tasks {
+    pub(crate) total: i64,
+    pub(crate) pending: i64,
+    pub(crate) processing: i64,
+    pub(crate) completed: i64,
+    pub(crate) dead: i64,
+}
+
+impl std::ops::AddAssign for Tasks {
+    fn add_assign(&mut self, other: Tasks) {
+        self.total += other.total;
+        self.pending += other.pending;
+        self.processing += other.processing;
+        self.completed += other.completed;
+        self.dead += other.dead;
+    }
+}
+
+/// What is known of a queue without its partitions.
+pub(crate) struct QueueCount {
+    pub(crate) uuid: Uuid,
+    pub(crate) name: Arc<str>,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) task: Arc<str>,
+    pub(crate) created: i64,
+    pub(crate) parts: usize,
+    pub(crate) tasks: Tasks,
+    /// Claims whose lease lives.
+    pub(crate) leases: usize,
+    /// Pops that wait on this queue by its name.
+    pub(crate) parked: usize,
+}
+
+/// All queues, by name.
+pub(crate) struct Census {
+    pub(crate) taken: i64,
+    pub(crate) queues: Vec<QueueCount>,
+}
+
+/// The last census and what it cost.
+pub(super) struct Counted {
+    census: Arc<Census>,
+    at: Instant,
+    cost: Duration,
+}
+
+/// One queue with its partitions, by their age.
+pub(crate) struct QueueDetail {
+    pub(crate) uuid: Uuid,
+    pub(crate) name: Arc<str>,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) task: Arc<str>,
+    pub(crate) created: i64,
+    pub(crate) options: QueueOptions,
+    pub(crate) parts: Vec<PartDetail>,
+}
+
+/// One partition.
+pub(crate) struct PartDetail {
+    pub(crate) id: PartId,
+    pub(crate) uuid: Uuid,
+    pub(crate) name: Arc<str>,
+    pub(crate) created: i64,
+    /// When its newest message was pushed, if it ever had one.
+    pub(crate) newest: Option<i64>,
+    pub(crate) tasks: Tasks,
+    /// The first offset that the group, or the slowest of all, has not finished.
+    pub(crate) open: i64,
+    /// Messages finished, over all groups.
+    pub(crate) consumed: i64,
+}
+
+impl PartDetail {
+    /// What is not finished, leased or not.
+    pub(crate) fn waiting(&self) -> i64 {
+        self.tasks.pending + self.tasks.processing
+    }
+}
+
+impl Writer {
+    /// Counts all queues, or tells the last count where a new one would cost the writer too much of its time.
+    pub(super) fn census(&mut self, anew: bool) -> Arc<Census> {
+        if let Some(last) = &self.counted
+            && !anew
+            && last.cost > QUICK
+            && last.at.elapsed() < last.cost.saturating_mul(SHARE)
+        {
+            return last.census.clone();
+        }
+        let began = Instant::now();
+        let mut queues: Vec<QueueCount> =
+            self.model.queues.values().map(|q| self.count(q)).collect();
+        queues.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let census = Arc::new(Census {
+            taken: self.round.now,
+            queues,
+        });
+        self.counted = Some(Counted {
+            census: census.clone(),
+            at: Instant::now(),
+            cost: began.elapsed(),
+        });
+        census
+    }
+
+    fn count(&self, queue: &Queue) -> QueueCount {
+        let mut tasks = Tasks::default();
+        let mut leases = 0;
+        for part in queue.parts.values() {
+            if let Some((part, live)) = self.look(queue, *part, None) {
+                tasks += part.tasks;
+                leases += live;
+            }
+        }
+        QueueCount {
+            uuid: queue.uuid,
+            name: queue.name.clone(),
+            namespace: queue.namespace.clone(),
+            task: queue.task.clone(),
+            created: queue.created,
+            parts: queue.parts.len(),
+            tasks,
+            leases,
+            parked: self.parking.waiting(&queue.name),
+        }
+    }
+
+    /// One queue as a group sees it, or as the slowest of all does; nothing for an unknown queue.
+    pub(super) fn detail(&self, name: &str, group: Option<&str>) -> Option<QueueDetail> {
+        let queue = self.model.queues.get(&self.model.queue_id(name)?)?;
+        let mut ids: Vec<PartId> = queue.parts.values().copied().collect();
+        ids.sort_unstable();
+        let parts = ids.into_iter();
+        Some(QueueDetail {
+            uuid: queue.uuid,
+            name: queue.name.clone(),
+            namespace: queue.namespace.clone(),
+            task: queue.task.clone(),
+            created: queue.created,
+            options: queue.options.clone(),
+            parts: parts
+                .filter_map(|part| Some(self.look(queue, part, group)?.0))
+                .collect(),
+        })
+    }
+
+    /// One partition, and how many groups hold a lease on it.
+    fn look(&self, queue: &Queue, id: PartId, group: Option<&str>) -> Option<(PartDetail, usize)> {
+        let part = self.model.parts.get(&id)?;
+        let (mut open, mut out, mut leases, mut consumed) = (None::<i64>, 0, 0, 0);
+        for (name, group_id) in &queue.groups {
+            let cursors = self.model.groups.get(group_id).map(|group| &group.cursors);
+            let Some(cursor) = cursors.and_then(|cursors| cursors.get(&id)) else {
+                continue;
+            };
+            consumed += cursor.consumed;
+            if group.is_some_and(|group| group != &**name) {
+                continue;
+            }
+            let next = cursor.committed + 1;
+            open = Some(open.map_or(next, |open| open.min(next)));
+            if let Some(lease) = cursor.lease.filter(|lease| lease.expires > self.round.now) {
+                out = out.max(lease.batch_end - cursor.committed);
+                leases += 1;
+            }
+        }
+        let open = open.unwrap_or(NONE + 1);
+        let total = part.next - part.first;
+        let left = (part.next - open).clamp(0, total);
+        let processing = out.clamp(0, left);
+        let detail = PartDetail {
+            id,
+            uuid: part.uuid,
+            name: part.name.clone(),
+            created: part.created,
+            newest: (part.next > 0).then_some(part.newest),
+            tasks: Tasks {
+                total,
+                pending: left - processing,
+                processing,
+                completed: total - left,
+                dead: part.dead,
+            },
+            open,
+            consumed,
+        };
+        Some((detail, leases))
+    }
+}

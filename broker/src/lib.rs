@@ -38,6 +38,7 @@ mod options;
 mod serve;
 mod store;
 mod testing;
+mod warning;
 mod wire;
 
 use std::io;
@@ -60,6 +61,8 @@ use lock::StoreLock;
 pub use options::{DefaultSubscription, Durability, Options, Store};
 pub use serve::{Listener, serve};
 pub use testing::{Action, ActiveFault, Fault, FaultError, NoAnswer, Testing};
+use warning::Warnings;
+pub use warning::{Warning, WarningHook};
 
 /// An open broker. Clones share it; it closes with [`Broker::close`] or when the last of them is dropped.
 #[derive(Clone)]
@@ -109,10 +112,14 @@ impl Broker {
             engine: engine.clone(),
             guard: http::auth::Guard::new(options.tokens, options.jwt_secret),
             default_subscription: options.default_subscription,
+            warnings: Warnings::new(options.on_warning),
             paused: AtomicBool::new(false),
             opened: Instant::now(),
             requests: AtomicU64::new(0),
         };
+        for queue in &app.engine.encrypting {
+            app.warnings.plain_text(queue);
+        }
         let shared = Shared {
             testing,
             engine,

@@ -4,10 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::warning::WarningHook;
+
 use crate::testing::Fault;
 
 /// What [`Broker::open`](crate::Broker::open) needs to know. The default is a private store in memory, open to everyone.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Options {
     /// Where the messages live.
     pub store: Store,
@@ -26,6 +28,8 @@ pub struct Options {
     pub default_subscription: DefaultSubscription,
     /// The largest request body, in bytes; a larger one is answered with 413. The default is 64 MiB.
     pub max_body_bytes: usize,
+    /// Hears of what works otherwise than a setting lets one expect. Without it such warnings are lost.
+    pub on_warning: Option<WarningHook>,
     /// Whether a test may steer the broker, by [`Broker::testing`](crate::Broker::testing) and by the routes below
     /// `/testing`.
     pub testing: bool,
@@ -42,6 +46,7 @@ impl Default for Options {
             jwt_secret: None,
             default_subscription: DefaultSubscription::default(),
             max_body_bytes: 64 * 1024 * 1024,
+            on_warning: None,
             testing: false,
             faults: Vec::new(),
         }
@@ -60,6 +65,7 @@ impl fmt::Debug for Options {
             .field("jwt_secret", &jwt_secret)
             .field("default_subscription", &self.default_subscription)
             .field("max_body_bytes", &self.max_body_bytes)
+            .field("on_warning", &self.on_warning.is_some())
             .field("testing", &self.testing)
             .field("faults", &self.faults)
             .finish()

@@ -56,6 +56,19 @@ pub(crate) struct Census {
     pub(crate) queues: Vec<QueueCount>,
 }
 
+impl Census {
+    /// Queues, partitions, stored messages, dead-letter records.
+    pub(crate) fn sums(&self) -> [i64; 4] {
+        let mut tasks = Tasks::default();
+        let mut parts = 0;
+        for queue in &self.queues {
+            tasks += queue.tasks;
+            parts += queue.parts as i64;
+        }
+        [self.queues.len() as i64, parts, tasks.total, tasks.dead]
+    }
+}
+
 /// The last census and what it cost.
 pub(super) struct Counted {
     census: Arc<Census>,

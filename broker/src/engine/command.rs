@@ -318,8 +318,13 @@ pub(crate) struct Configured {
 
 /// A page of dead-letter records.
 pub(crate) struct DeadLetterRequest {
+    /// Empty names mean any.
     pub(crate) queue: String,
+    pub(crate) part: String,
     pub(crate) group: String,
+    /// When the message was given up, both ends included.
+    pub(crate) from: i64,
+    pub(crate) to: i64,
     pub(crate) limit: i64,
     pub(crate) offset: i64,
 }

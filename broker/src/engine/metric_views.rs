@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 
+use super::census::Census;
 use crate::store::{Db, Result};
 
 /// What the HTTP side counts.
@@ -15,8 +16,8 @@ pub(crate) struct Served {
 }
 
 /// The numbers as JSON.
-pub(crate) fn json(db: &Db, served: Served) -> Result<Option<String>> {
-    let [queues, partitions, messages, dead] = db.totals()?;
+pub(crate) fn json(census: &Census, served: Served) -> String {
+    let [queues, partitions, messages, dead] = census.sums();
     let body = json!({
         "uptime": served.uptime,
         "requests": { "total": served.requests },
@@ -24,12 +25,12 @@ pub(crate) fn json(db: &Db, served: Served) -> Result<Option<String>> {
         "partitions": partitions,
         "messages": { "stored": messages, "deadLetter": dead },
     });
-    Ok(Some(body.to_string()))
+    body.to_string()
 }
 
 /// The numbers as Prometheus text, with the lag of every group.
-pub(crate) fn prometheus(db: &Db, served: Served) -> Result<Option<String>> {
-    let [queues, partitions, messages, dead] = db.totals()?;
+pub(crate) fn prometheus(db: &Db, census: &Census, served: Served) -> Result<Option<String>> {
+    let [queues, partitions, messages, dead] = census.sums();
     let mut out = String::new();
     for (name, kind, help, value) in [
         (

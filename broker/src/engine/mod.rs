@@ -59,6 +59,8 @@ pub(crate) enum Refused {
 pub(crate) struct Engine {
     pub(crate) clock: Clock,
     pub(crate) history: Arc<History>,
+    /// The queues that asked for payloads to be encrypted when the store was opened.
+    pub(crate) encrypting: Vec<String>,
     commands: Sender<Command>,
     writer: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
@@ -95,6 +97,9 @@ impl Engine {
                 readers.start(n, db).map_err(thread)?;
             }
         }
+        let encrypting = db
+            .encrypting()
+            .map_err(|e| failed(crate::store::explain(&e)))?;
         let writer = writer::Writer::new(
             db,
             clock.clone(),
@@ -111,6 +116,7 @@ impl Engine {
         Ok(Engine {
             clock,
             history,
+            encrypting,
             commands,
             writer: Mutex::new(Some(handle)),
             closed: AtomicBool::new(false),

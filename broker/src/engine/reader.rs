@@ -206,12 +206,7 @@ fn messages(db: &Db, claim: &Claim, log: &DeliveryLog) -> Result<Option<Bytes>> 
 }
 
 fn dead_letters(db: &Db, request: &DeadLetterRequest) -> Result<Bytes> {
-    let rows = db.dead_letters(
-        &request.queue,
-        &request.group,
-        request.limit,
-        request.offset,
-    )?;
+    let rows = db.dead_letters(request)?;
     let mut out = String::from(r#"{"messages":["#);
     for (n, row) in rows.iter().enumerate() {
         if n > 0 {

@@ -60,6 +60,9 @@ pub(super) async fn configure(State(app): Shared, body: Bytes) -> Response {
         Ok(configured) => configured,
         Err(reason) => return answer::refused(reason),
     };
+    if options.encryption_enabled {
+        app.warnings.plain_text(&queue);
+    }
     let body = json!({
         "configured": true,
         "queueId": configured.id,
@@ -110,15 +113,32 @@ pub(super) struct Page {
     #[serde(default)]
     queue: String,
     #[serde(default)]
+    partition: String,
+    #[serde(default)]
     consumer_group: String,
+    #[serde(default)]
+    from: String,
+    #[serde(default)]
+    to: String,
     limit: Option<u32>,
     offset: Option<u32>,
 }
 
 pub(super) async fn dead_letters(State(app): Shared, Query(page): Query<Page>) -> Response {
+    let from = match answer::time("from", &page.from, 0) {
+        Ok(time) => time,
+        Err(response) => return *response,
+    };
+    let to = match answer::time("to", &page.to, i64::MAX) {
+        Ok(time) => time,
+        Err(response) => return *response,
+    };
     let request = DeadLetterRequest {
         queue: page.queue,
+        part: page.partition,
         group: page.consumer_group,
+        from,
+        to,
         limit: page.limit.unwrap_or(100).into(),
         offset: page.offset.unwrap_or(0).into(),
     };

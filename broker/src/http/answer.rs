@@ -11,6 +11,7 @@ use http::{HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
 use serde_json::json;
 
+use crate::clock;
 use crate::engine::Refused;
 use crate::engine::command::{ClaimGuard, Delivery};
 
@@ -32,6 +33,17 @@ pub(super) fn error(status: StatusCode, text: &str) -> Response {
 /// A body that could not be read.
 pub(super) fn bad_body(reason: impl std::fmt::Display) -> Response {
     error(StatusCode::BAD_REQUEST, &format!("bad body: {reason}"))
+}
+
+/// A time of a query; empty means the usual one.
+pub(super) fn time(name: &str, text: &str, usual: i64) -> Result<i64, Box<Response>> {
+    if text.is_empty() {
+        return Ok(usual);
+    }
+    clock::parse(text).ok_or_else(|| {
+        let fault = format!("{name} {text:?} is not an ISO-8601 time");
+        Box::new(error(StatusCode::BAD_REQUEST, &fault))
+    })
 }
 
 /// The broker is closed or closing.

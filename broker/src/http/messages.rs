@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{App, Shared, answer};
-use crate::clock::{self, SECOND};
+use crate::clock::SECOND;
 use crate::engine::command::{Command, Exhumed, Grave};
 use crate::engine::views::{self, MessagesRequest};
 use crate::store::Page;
@@ -22,8 +22,8 @@ pub(super) struct Filter {
     namespace: String,
     task: String,
     status: String,
-    from: Option<String>,
-    to: Option<String>,
+    from: String,
+    to: String,
     limit: Option<u32>,
     offset: Option<u32>,
 }
@@ -31,21 +31,14 @@ pub(super) struct Filter {
 /// A page of messages; without a span of time those of the last hour.
 pub(super) async fn list(State(app): Shared, Query(filter): Query<Filter>) -> Response {
     let now = app.engine.clock.now();
-    let mut times = [now - 3600 * SECOND, now + 60 * SECOND];
-    for (time, (name, given)) in times
-        .iter_mut()
-        .zip([("from", &filter.from), ("to", &filter.to)])
-    {
-        match given.as_deref().map(|text| (text, clock::parse(text))) {
-            None | Some(("", _)) => {}
-            Some((_, Some(parsed))) => *time = parsed,
-            Some((text, None)) => {
-                let fault = format!("{name} {text:?} is not an ISO-8601 time");
-                return answer::error(StatusCode::BAD_REQUEST, &fault);
-            }
-        }
-    }
-    let [from, to] = times;
+    let from = match answer::time("from", &filter.from, now - 3600 * SECOND) {
+        Ok(time) => time,
+        Err(response) => return *response,
+    };
+    let to = match answer::time("to", &filter.to, now + 60 * SECOND) {
+        Ok(time) => time,
+        Err(response) => return *response,
+    };
     let request = MessagesRequest {
         page: Page {
             queue: filter.queue,

@@ -33,6 +33,7 @@ use crate::engine::metric_views::Served;
 use crate::options::DefaultSubscription;
 use crate::store::Db;
 use crate::testing::{Testing, layer};
+use crate::warning::Warnings;
 use auth::{Guard, Role};
 
 /// What a prober or a scraper reads without a token.
@@ -43,6 +44,7 @@ pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) guard: Guard,
     pub(crate) default_subscription: DefaultSubscription,
+    pub(crate) warnings: Warnings,
     /// Pop maintenance: pops answer empty.
     pub(crate) paused: AtomicBool,
     pub(crate) opened: Instant,

@@ -23,7 +23,7 @@ impl App {
     }
 
     /// Answers with what the census says.
-    async fn counted(&self, tell: impl FnOnce(&Census) -> String) -> Response {
+    pub(super) async fn counted(&self, tell: impl FnOnce(&Census) -> String) -> Response {
         match self.census().await {
             Ok(census) => answer::json(StatusCode::OK, tell(&census)),
             Err(reason) => answer::refused(reason),

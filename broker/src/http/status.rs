@@ -31,15 +31,9 @@ pub(super) struct Filter {
 impl Filter {
     /// What is asked for; without a beginning, the last so many minutes.
     fn span(self, now: i64, minutes: i64) -> Result<Span, Box<Response>> {
-        let time = |name: &str, text: &str, usual: i64| match text {
-            "" => Ok(usual),
-            text => clock::parse(text).ok_or_else(|| {
-                let fault = format!("{name} {text:?} is not an ISO-8601 time");
-                Box::new(answer::error(StatusCode::BAD_REQUEST, &fault))
-            }),
-        };
-        let to = time("to", &self.to, now)?;
-        let from = time("from", &self.from, to.saturating_sub(minutes * MINUTE))?;
+        let to = answer::time("to", &self.to, now)?;
+        let usual = to.saturating_sub(minutes * MINUTE);
+        let from = answer::time("from", &self.from, usual)?;
         if from > to {
             let fault = format!("from {:?} is later than to {:?}", self.from, self.to);
             return Err(Box::new(answer::error(StatusCode::BAD_REQUEST, &fault)));

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::segment::{self, Damaged, Record};
 use super::{Db, NONE, Result};
+use crate::engine::command::DeadLetterRequest;
 use crate::engine::{FinderKey, Mode, Subscription};
 
 /// A queue as it was stored.
@@ -176,6 +177,15 @@ impl Db {
         rows.collect()
     }
 
+    /// The queues that ask for payloads to be encrypted.
+    pub(crate) fn encrypting(&self) -> Result<Vec<String>> {
+        let mut statement = self
+            .sql
+            .prepare("SELECT name FROM queue WHERE options ->> 'encryptionEnabled' ORDER BY id")?;
+        let rows = statement.query_map([], |r| r.get(0))?;
+        rows.collect()
+    }
+
     /// How many dead-letter records each partition has that has any.
     pub(crate) fn dead_counts(&self) -> Result<Vec<(i64, i64)>> {
         let mut statement = self
@@ -312,30 +322,24 @@ impl Db {
         rows.collect()
     }
 
-    /// How many queues, partitions, stored messages and dead-letter records there are.
-    pub(crate) fn totals(&self) -> Result<[i64; 4]> {
-        self.sql
-            .prepare_cached(
-                "SELECT (SELECT count(*) FROM queue), (SELECT count(*) FROM part), \
-                 (SELECT coalesce(sum(last - first + 1), 0) FROM segment), (SELECT count(*) FROM dead_letter)",
-            )?
-            .query_row([], |r| Ok([r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?]))
-    }
-
-    /// Dead-letter records, newest first. An empty queue or group name means all of them.
-    pub(crate) fn dead_letters(
-        &self,
-        queue: &str,
-        group: &str,
-        limit: i64,
-        offset: i64,
-    ) -> Result<Vec<DeadLetter>> {
+    /// Dead-letter records, newest first.
+    pub(crate) fn dead_letters(&self, wanted: &DeadLetterRequest) -> Result<Vec<DeadLetter>> {
         let mut statement = self.sql.prepare_cached(
             "SELECT d.uuid, d.txn, p.uuid, q.name, p.name, d.grp, d.error, d.retries, d.payload, d.failed \
              FROM dead_letter d JOIN part p ON p.id = d.part JOIN queue q ON q.id = p.queue \
-             WHERE (?1 = '' OR q.name = ?1) AND (?2 = '' OR d.grp = ?2) ORDER BY d.id DESC LIMIT ?3 OFFSET ?4",
+             WHERE (?1 = '' OR q.name = ?1) AND (?2 = '' OR p.name = ?2) AND (?3 = '' OR d.grp = ?3) \
+             AND d.failed BETWEEN ?4 AND ?5 ORDER BY d.id DESC LIMIT ?6 OFFSET ?7",
         )?;
-        let rows = statement.query_map(params![queue, group, limit, offset], |r| {
+        let given = params![
+            wanted.queue,
+            wanted.part,
+            wanted.group,
+            wanted.from,
+            wanted.to,
+            wanted.limit,
+            wanted.offset
+        ];
+        let rows = statement.query_map(given, |r| {
             Ok(DeadLetter {
                 id: uuid(r, 0)?,
                 txn: r.get(1)?,

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::{ExitCode, exit};
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -91,6 +92,9 @@ impl Config {
                 default_subscription: settings.one("default-subscription")?,
                 max_body_bytes: settings.one("max-body-bytes")?,
                 testing: settings.one("testing")?,
+                on_warning: Some(Arc::new(|warning| {
+                    eprintln!("queen-broker: warning: {warning}")
+                })),
                 ..Options::default()
             },
             shutdown_timeout: Duration::from_millis(settings.one("shutdown-timeout-millis")?),

@@ -220,6 +220,19 @@ async fn a_queue_is_told_with_its_partitions() {
         (&b["stats"]["deadLetter"], &b["oldestMessage"]),
         (&json!(1), &Value::Null)
     );
+    let request = http::Request::get("/metrics/prometheus");
+    let text = api
+        .0
+        .handle(request.body(bytes::Bytes::new()).unwrap())
+        .await;
+    let text = String::from_utf8(text.into_body().to_vec()).unwrap();
+    for line in [
+        "queen_messages 6",
+        "queen_dead_letters 1",
+        "queen_group_lag{queue=\"shop.mail\",group=\"g\"} 2",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line}: {text}");
+    }
     let page = get(&api, "status/queues?limit=1&offset=1").await;
     assert_eq!(page["queues"][0]["name"], "shop.news");
     assert_eq!(page["pagination"], json!({"limit": 1, "offset": 1}));

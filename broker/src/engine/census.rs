@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::model::{PartId, Queue};
+use super::model::{Group, PartId, Queue};
 use super::queue_options::QueueOptions;
 use super::writer::Writer;
 use crate::store::NONE;
@@ -48,6 +48,8 @@ pub(crate) struct QueueCount {
     pub(crate) leases: usize,
     /// Pops that wait on this queue by its name.
     pub(crate) parked: usize,
+    /// Each group that reads a partition, with the messages it has not finished.
+    pub(crate) lags: Vec<(Arc<str>, i64)>,
 }
 
 /// All queues, by name.
@@ -98,7 +100,7 @@ pub(crate) struct PartDetail {
     pub(crate) tasks: Tasks,
     /// The first offset that the group, or the slowest of all, has not finished.
     pub(crate) open: i64,
-    /// Messages finished, over all groups.
+    /// Messages finished, over all groups that were looked at.
     pub(crate) consumed: i64,
 }
 
@@ -138,12 +140,17 @@ impl Writer {
     fn count(&self, queue: &Queue) -> QueueCount {
         let mut tasks = Tasks::default();
         let mut leases = 0;
+        let groups = self.groups_on(queue, None);
+        let mut lags = vec![0; groups.len()];
         for part in queue.parts.values() {
-            if let Some((part, live)) = self.look(queue, *part, None) {
+            if let Some((part, live)) = self.look(&groups, *part, &mut lags) {
                 tasks += part.tasks;
                 leases += live;
             }
         }
+        let names = groups.iter().map(|group| group.name.clone());
+        let mut lags: Vec<_> = names.zip(lags).collect();
+        lags.sort_unstable();
         QueueCount {
             uuid: queue.uuid,
             name: queue.name.clone(),
@@ -154,6 +161,7 @@ impl Writer {
             tasks,
             leases,
             parked: self.parking.waiting(&queue.name),
+            lags,
         }
     }
 
@@ -163,6 +171,7 @@ impl Writer {
         let mut ids: Vec<PartId> = queue.parts.values().copied().collect();
         ids.sort_unstable();
         let parts = ids.into_iter();
+        let groups = self.groups_on(queue, group);
         Some(QueueDetail {
             uuid: queue.uuid,
             name: queue.name.clone(),
@@ -171,25 +180,35 @@ impl Writer {
             created: queue.created,
             options: queue.options.clone(),
             parts: parts
-                .filter_map(|part| Some(self.look(queue, part, group)?.0))
+                .filter_map(|part| Some(self.look(&groups, part, &mut [])?.0))
                 .collect(),
         })
     }
 
-    /// One partition, and how many groups hold a lease on it.
-    fn look(&self, queue: &Queue, id: PartId, group: Option<&str>) -> Option<(PartDetail, usize)> {
+    /// The groups of a queue, or the named one alone.
+    fn groups_on(&self, queue: &Queue, only: Option<&str>) -> Vec<&Group> {
+        let wanted = |name: &str| only.is_none_or(|only| only == name);
+        let groups = queue.groups.iter().filter(|(name, _)| wanted(name));
+        groups
+            .filter_map(|(_, id)| self.model.groups.get(id))
+            .filter(|group| !group.cursors.is_empty())
+            .collect()
+    }
+
+    /// One partition as the slowest of some groups sees it, and how many of them hold a lease on it. Adds to `lags`, in
+    /// the order of the groups, what each has not finished.
+    fn look(&self, groups: &[&Group], id: PartId, lags: &mut [i64]) -> Option<(PartDetail, usize)> {
         let part = self.model.parts.get(&id)?;
         let (mut open, mut out, mut leases, mut consumed) = (None::<i64>, 0, 0, 0);
-        for (name, group_id) in &queue.groups {
-            let cursors = self.model.groups.get(group_id).map(|group| &group.cursors);
-            let Some(cursor) = cursors.and_then(|cursors| cursors.get(&id)) else {
+        for (n, group) in groups.iter().enumerate() {
+            let Some(cursor) = group.cursors.get(&id) else {
                 continue;
             };
             consumed += cursor.consumed;
-            if group.is_some_and(|group| group != &**name) {
-                continue;
-            }
             let next = cursor.committed + 1;
+            if let Some(lag) = lags.get_mut(n) {
+                *lag += part.next - next;
+            }
             open = Some(open.map_or(next, |open| open.min(next)));
             if let Some(lease) = cursor.lease.filter(|lease| lease.expires > self.round.now) {
                 out = out.max(lease.batch_end - cursor.committed);

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::command::{PopRequest, Source};
 use super::model::{Model, QueueId};
+use super::writer::Writer;
 use crate::clock::SECOND;
 
 pub(crate) const MINUTE: i64 = 60 * SECOND;
@@ -151,6 +153,21 @@ fn count(minutes: &mut VecDeque<Minute>, now: i64, queue: Option<&Arc<str>>, cou
         *known += counts;
     } else if minute.queues.len() < QUEUES {
         minute.queues.insert(queue.clone(), *counts);
+    }
+}
+
+impl Writer {
+    /// What is counted for the queue of a pop, if it names one.
+    pub(super) fn counts_for(&mut self, request: &PopRequest) -> &mut Counts {
+        let queue = match &request.source {
+            Source::Queue(name) => self.model.queue_id(name),
+            Source::Find { .. } => None,
+        };
+        self.tally.of(queue)
+    }
+
+    pub(super) fn count_empty(&mut self, request: &PopRequest) {
+        self.counts_for(request).pop_empty += 1;
     }
 }
 

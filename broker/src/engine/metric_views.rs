@@ -1,11 +1,10 @@
-//! Numbers about the broker as a whole, read beside the writer.
+//! Numbers about the broker as a whole.
 
 use std::fmt::Write;
 
 use serde_json::json;
 
 use super::census::Census;
-use crate::store::{Db, Result};
 
 /// What the HTTP side counts.
 #[derive(Clone, Copy)]
@@ -29,7 +28,7 @@ pub(crate) fn json(census: &Census, served: Served) -> String {
 }
 
 /// The numbers as Prometheus text, with the lag of every group.
-pub(crate) fn prometheus(db: &Db, census: &Census, served: Served) -> Result<Option<String>> {
+pub(crate) fn prometheus(census: &Census, served: Served) -> String {
     let [queues, partitions, messages, dead] = census.sums();
     let mut out = String::new();
     for (name, kind, help, value) in [
@@ -56,17 +55,16 @@ pub(crate) fn prometheus(db: &Db, census: &Census, served: Served) -> Result<Opt
         );
     }
     out.push_str("# HELP queen_group_lag Messages that a group has not finished.\n# TYPE queen_group_lag gauge\n");
-    let rows = db.group_rows(None)?;
-    for rows in rows.chunk_by(|a, b| (&a.group, &a.queue) == (&b.group, &b.queue)) {
-        let Some(first) = rows.first() else { continue };
-        let lag: i64 = rows.iter().map(|row| row.lag).sum();
-        let (queue, group) = (escape(&first.queue), escape(&first.group));
-        let _ = writeln!(
-            out,
-            "queen_group_lag{{queue=\"{queue}\",group=\"{group}\"}} {lag}"
-        );
+    for queue in &census.queues {
+        for (group, lag) in &queue.lags {
+            let (queue, group) = (escape(&queue.name), escape(group));
+            let _ = writeln!(
+                out,
+                "queen_group_lag{{queue=\"{queue}\",group=\"{group}\"}} {lag}"
+            );
+        }
     }
-    Ok(Some(out))
+    out
 }
 
 /// A label value, as the text format wants it.

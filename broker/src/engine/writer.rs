@@ -11,9 +11,9 @@ use super::buffer::{Buffer, Fresh};
 use super::census::{Census, Counted, QueueDetail};
 use super::command::{
     Acked, ClaimGuard, ClaimKey, Command, Configured, Exhumed, Extended, Failure, Maintenance,
-    PopReply, PopRequest, Pushed, Reply, Sought, Source, Transacted,
+    PopReply, PopRequest, Pushed, Reply, Sought, Transacted,
 };
-use super::history::{Counts, History, Tally};
+use super::history::{History, Tally};
 use super::model::{GroupId, Model, PartId, QueueId};
 use super::park::{LaneKey, Parking, Waiter};
 use super::reader::{Claim, Job, Readers};
@@ -37,7 +37,7 @@ pub(crate) struct Writer {
     pub(super) counted: Option<Counted>,
     history: Arc<History>,
     /// What is not in the history yet.
-    tally: Tally,
+    pub(super) tally: Tally,
     readers: Readers,
     inbox: Receiver<Command>,
     /// For the guards of claims, which send the claim back here.
@@ -533,19 +533,6 @@ impl Writer {
             (Command::DismissPolls, _) => self.dismiss_polls(),
             _ => {}
         }
-    }
-
-    /// What is counted for the queue of a pop, if it names one.
-    fn counts_for(&mut self, request: &PopRequest) -> &mut Counts {
-        let queue = match &request.source {
-            Source::Queue(name) => self.model.queue_id(name),
-            Source::Find { .. } => None,
-        };
-        self.tally.of(queue)
-    }
-
-    fn count_empty(&mut self, request: &PopRequest) {
-        self.counts_for(request).pop_empty += 1;
     }
 
     fn park(&mut self, request: PopRequest, reply: PopReply, fill: Option<i64>) {

@@ -27,12 +27,8 @@ pub(super) async fn metrics(State(app): Shared) -> Response {
 
 pub(super) async fn prometheus(State(app): Shared) -> Response {
     let served = app.served();
-    let census = match app.census().await {
-        Ok(census) => census,
-        Err(reason) => return answer::refused(reason),
-    };
     let mut response = app
-        .view(move |db| metric_views::prometheus(db, &census, served), "")
+        .counted(|census| metric_views::prometheus(census, served))
         .await;
     if response.status() == StatusCode::OK {
         let text = HeaderValue::from_static("text/plain; version=0.0.4");

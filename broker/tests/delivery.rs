@@ -395,3 +395,18 @@ async fn requests_that_make_no_sense_are_refused_by_name() {
     .await;
     assert_eq!(not_utf8.status(), 400);
 }
+
+/// Clients learn by the missing echo that they get every message.
+#[tokio::test]
+async fn conflation_is_ignored_and_not_echoed() {
+    let api = Api::memory();
+    for txn in ["a", "b", "c"] {
+        api.push("q", "p", txn).await;
+    }
+    let query = "consumerGroup=g&subscriptionMode=all&conflation=true&batch=9";
+    let delivery = api.pop("q", query).await;
+    assert_eq!(txns(&delivery), ["a", "b", "c"]);
+    for echo in ["conflation", "conflationConflict", "conflated"] {
+        assert_eq!(delivery.get(echo), None, "{delivery}");
+    }
+}

@@ -64,6 +64,40 @@ async fn a_swept_partition_keeps_its_end_and_its_transaction_ids() {
     );
 }
 
+/// The transaction id of a removed message serves duplicate detection and nothing else.
+#[tokio::test]
+async fn what_retention_removed_is_not_listed_though_its_transaction_id_is_known() {
+    let api = Api::memory();
+    api.configure(
+        "q",
+        json!({"retentionEnabled": true, "retentionSeconds": 1}),
+    )
+    .await;
+    api.push("q", "p", "old").await;
+    let list = async || {
+        let (status, found) = api
+            .send("GET", "/api/v1/messages?queue=q", Value::Null)
+            .await;
+        assert_eq!(status, 200, "{found}");
+        found
+    };
+    let shown = list().await;
+    assert_eq!(txns(&shown), ["old"]);
+    let part = shown["messages"][0]["partitionId"].as_str().unwrap();
+    until_left(&api, "q", 0).await;
+    let (_, again) = api
+        .send(
+            "POST",
+            "/api/v1/push",
+            json!({"items": [{"queue": "q", "partition": "p", "transactionId": "old", "payload": 1}]}),
+        )
+        .await;
+    assert_eq!(again[0]["status"], "duplicate", "{again}");
+    assert_eq!(list().await["messages"], json!([]));
+    let one = format!("/api/v1/messages/{part}/old");
+    assert_eq!(api.send("GET", &one, Value::Null).await.0, 404);
+}
+
 /// A sweep over many messages goes in small steps: what is pushed meanwhile waits for one of them at most.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_does_not_hold_up_pushes() {

@@ -122,6 +122,10 @@ pub(super) async fn seek(
     Path((group, queue)): Path<(String, String)>,
     body: Bytes,
 ) -> Response {
+    if body.is_empty() {
+        // In the words of the official broker.
+        return answer::error(StatusCode::BAD_REQUEST, "bad body");
+    }
     let given: Value = match input::body(&body) {
         Ok(given) => given,
         Err(response) => return *response,

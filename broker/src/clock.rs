@@ -71,6 +71,12 @@ impl Clock {
         }
     }
 
+    /// How far it is ahead of the system's.
+    pub(crate) fn ahead(&self) -> Duration {
+        let ahead = self.now().saturating_sub(wall());
+        Duration::from_micros(u64::try_from(ahead).unwrap_or(0))
+    }
+
     /// Whether it stands still.
     pub(crate) fn is_still(&self) -> bool {
         self.0.still.load(Ordering::Acquire) != 0
@@ -149,6 +155,7 @@ mod tests {
         assert!(other.now() - before < 3600 * SECOND);
         moved.advance(Duration::MAX);
         moved.advance(HOUR);
+        assert!(other.ahead() < HOUR && moved.ahead() > HOUR);
         assert!(iso(moved.now()).starts_with("9000-"));
         moved.freeze();
         let still = moved.now();

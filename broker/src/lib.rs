@@ -33,6 +33,7 @@ mod clock;
 mod engine;
 mod error;
 mod http;
+mod listen;
 mod lock;
 mod options;
 mod serve;
@@ -57,6 +58,7 @@ use tower::ServiceExt;
 pub use check::{Checked, check};
 use engine::Engine;
 pub use error::OpenError;
+pub use listen::{Address, Bound, SocketFile, SocketMode};
 use lock::StoreLock;
 pub use options::{DefaultSubscription, Durability, Options, Store};
 pub use serve::{Listener, serve};
@@ -168,6 +170,12 @@ impl Broker {
     /// What a test may do with the broker; nothing unless it was opened with [`Options::testing`] or a fault.
     pub fn testing(&self) -> Option<&Testing> {
         self.shared.testing.as_ref()
+    }
+
+    /// Answers the polls that wait, with nothing, and lets none wait any more: the beginning of an end in good order.
+    /// Requests that hang on a fault go on.
+    pub fn end_polls(&self) {
+        self.shared.end_polls();
     }
 
     /// Closes the broker: new requests get 503, parked polls end empty, queued commits finish, the threads are

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::server::{Server, agent, output, post, program};
+use common::server::{Server, agent, get, output, post, program};
 use serde_json::json;
 
 /// What `--print-config` tells with these variables, this file and these flags.
@@ -192,6 +192,11 @@ fn wrong_settings_are_named_with_their_place() {
             ["--shutdown-timeout-millis", "1.5"],
             "--shutdown-timeout-millis \"1.5\"",
         ),
+        (
+            ["--fault", "{\"action\":\"explode\"}"],
+            "action is \"explode\"",
+        ),
+        (["--fault", "{"], "faults are not JSON"),
         (["--data", ""], "--data is empty"),
         (["--token", ""], "--token is empty"),
         (
@@ -285,4 +290,34 @@ fn the_help_names_every_setting() {
     );
     let (_, all, _) = output(&["--help"]);
     assert!(all.contains("serve") && all.contains("check"), "{all}");
+}
+
+#[test]
+fn faults_are_there_from_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = r#"[{"route": "push", "times": 1, "action": "status", "status": 503}, {"action": "delay", "delayMillis": 1}]"#;
+    let hang = r#"{"route": "pop", "action": "hang"}"#;
+    // JSON has commas, so a variable is one text.
+    let told = effective(&[("QUEEN_BROKER_FAULT", faults)], None, &[]);
+    let file = written(&folder, "b.toml", &told);
+    let fault = |told: &str| {
+        let line = told.lines().find(|line| line.starts_with("fault = "));
+        line.and_then(|line| line.split(" # ").next())
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(fault(&told), fault(&effective(&[], Some(&file), &[])));
+    let server = Server::start(&["--fault", faults, "--fault", hang]);
+    let agent = agent();
+    let push = || {
+        let url = format!("{}/api/v1/push", server.base);
+        let items = json!({"items": [{"queue": "q", "payload": 1}]});
+        post(&agent, &url, &items).unwrap().0
+    };
+    assert_eq!((push(), push()), (503, 201));
+    let url = format!("{}/testing/faults", server.base);
+    let (_, listed) = get(&agent, &url).unwrap();
+    assert_eq!(listed["faults"][0]["applied"], 1);
+    assert_eq!(listed["faults"][1]["applied"], 1);
+    assert_eq!(listed["faults"][2]["action"], "hang");
 }

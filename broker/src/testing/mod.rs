@@ -116,6 +116,11 @@ impl Testing {
         self.engine.clock.is_still()
     }
 
+    /// How far the broker's time is ahead of the system's, so that the next broker on the store can go on from there.
+    pub fn clock_ahead(&self) -> Duration {
+        self.engine.clock.ahead()
+    }
+
     /// The broker's time, in ISO-8601 with microseconds.
     pub fn now(&self) -> String {
         clock::iso(self.engine.clock.now())

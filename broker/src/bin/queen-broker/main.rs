@@ -12,7 +12,6 @@
 )]
 
 mod check;
-mod listen;
 mod serve;
 mod settings;
 

@@ -2,20 +2,22 @@
 
 use std::io::Write;
 use std::process::{ExitCode, exit};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
-use queen_broker::{Broker, Options, Store};
+use queen_broker::{
+    Address, Bound, Broker, Fault, FaultError, Options, SocketFile, SocketMode, Store,
+};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::listen::{Address, Bound, SocketFile, SocketMode};
 use crate::settings::{self, Settings};
 
 /// The flags of `serve`, which `settings` knows.
@@ -27,7 +29,8 @@ impl Args for Serve {
             .about("Serve a store over HTTP until SIGTERM or SIGINT")
             .after_help(
                 "A setting is taken from its flag, else from its variable in the environment, else from the file that \
-                 --config names, else it has its default. A list in a variable is separated by commas.\n\n\
+                 --config names, else it has its default. A list in a variable is separated by commas, but \
+                 for faults, which are JSON.\n\n\
                  SIGTERM or SIGINT: parked polls are answered, requests under way are finished, the store is closed. A \
                  second signal ends at once; nothing that was answered is lost by that.\n\n\
                  Exit status: 0 ended by a signal, 1 failed, 2 wrong settings.",
@@ -92,10 +95,10 @@ impl Config {
                 default_subscription: settings.one("default-subscription")?,
                 max_body_bytes: settings.one("max-body-bytes")?,
                 testing: settings.one("testing")?,
+                faults: faults(settings)?,
                 on_warning: Some(Arc::new(|warning| {
                     eprintln!("queen-broker: warning: {warning}")
                 })),
-                ..Options::default()
             },
             shutdown_timeout: Duration::from_millis(settings.one("shutdown-timeout-millis")?),
         };
@@ -110,6 +113,22 @@ impl Config {
             )),
             _ => Ok(config),
         }
+    }
+}
+
+/// The faults to start with: each value is one of them or a list.
+fn faults(settings: &Settings) -> Result<Vec<Fault>, String> {
+    let given: Vec<Faults> = settings.all("fault")?;
+    Ok(given.into_iter().flat_map(|faults| faults.0).collect())
+}
+
+struct Faults(Vec<Fault>);
+
+impl FromStr for Faults {
+    type Err = FaultError;
+
+    fn from_str(text: &str) -> Result<Faults, FaultError> {
+        Fault::parse_all(text).map(Faults)
     }
 }
 
@@ -159,7 +178,10 @@ fn serve(config: Config) -> Result<(), String> {
         Signals::new().map_err(|e| format!("cannot wait for signals: {e}"))?
     };
     // Before the store, so that a wrong address leaves no new store behind.
-    let bound = runtime.block_on(bind(&config))?;
+    let bound = {
+        let _inside = runtime.enter();
+        bind(&config)?
+    };
     let broker = Broker::open(config.options).map_err(|e| e.to_string())?;
     announce(&bound);
     let (files, listeners): (Vec<_>, Vec<_>) = bound
@@ -201,10 +223,10 @@ fn finished(served: Served) -> Result<(), String> {
     }
 }
 
-async fn bind(config: &Config) -> Result<Vec<Bound>, String> {
+fn bind(config: &Config) -> Result<Vec<Bound>, String> {
     let mut bound = Vec::new();
     for address in &config.listen {
-        let found = address.bind(config.socket_mode).await;
+        let found = address.bind(config.socket_mode);
         bound.push(found.map_err(|e| format!("cannot listen on {address}: {e}"))?);
     }
     Ok(bound)

@@ -30,6 +30,8 @@ pub enum Kind {
     Number,
     /// Several texts: the flag may be repeated, the variable separates by commas, the file has an array.
     List,
+    /// Several JSON texts, as a list; but commas are part of them, so the variable holds one text.
+    Json,
     /// True or false; the flag alone means true.
     Switch,
 }
@@ -127,6 +129,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "Let clients steer the broker for the sake of a test: whoever reaches it can make it fail. Never where the \
                messages matter.",
     },
+    Setting {
+        name: "fault",
+        kind: Kind::Json,
+        value: "JSON",
+        default: "",
+        help: "What goes wrong from the start, as a JSON object or a list of them (docs/TESTING.md), such as \
+               `{\"route\": \"push\", \"times\": 3, \"action\": \"cutAfterCommit\"}`. Any of them turns `--testing` on.",
+    },
 ];
 
 /// The settings that are never shown.
@@ -177,7 +187,7 @@ impl Setting {
             .value_parser(clap::value_parser!(OsString));
         match self.kind {
             Kind::Text | Kind::Number => flag,
-            Kind::List => flag.action(ArgAction::Append),
+            Kind::List | Kind::Json => flag.action(ArgAction::Append),
             Kind::Switch => flag
                 .num_args(0..=1)
                 .default_missing_value("true")
@@ -199,14 +209,14 @@ impl Setting {
 
     fn in_file(&self, value: toml::Value) -> Result<Vec<OsString>, String> {
         let one = |value: toml::Value| match (self.kind, value) {
-            (Kind::Text | Kind::List, toml::Value::String(text)) => Ok(text.into()),
+            (Kind::Text | Kind::List | Kind::Json, toml::Value::String(text)) => Ok(text.into()),
             (Kind::Number, toml::Value::Integer(number)) => Ok(number.to_string().into()),
             (Kind::Switch, toml::Value::Boolean(on)) => Ok(on.to_string().into()),
             (kind, value) => {
                 let wanted = match kind {
                     Kind::Text => "a text in quotes",
                     Kind::Number => "a number",
-                    Kind::List => "an array of texts",
+                    Kind::List | Kind::Json => "an array of texts",
                     Kind::Switch => "true or false",
                 };
                 Err(format!(
@@ -217,7 +227,9 @@ impl Setting {
             }
         };
         match (self.kind, value) {
-            (Kind::List, toml::Value::Array(values)) => values.into_iter().map(one).collect(),
+            (Kind::List | Kind::Json, toml::Value::Array(values)) => {
+                values.into_iter().map(one).collect()
+            }
             (_, value) => Ok(vec![one(value)?]),
         }
     }
@@ -366,7 +378,9 @@ impl Settings {
                 .map(|value| literal(setting, value, secret));
             let source = given.source.name(setting);
             let line = match setting.kind {
-                Kind::List => Some(format!("[{}]", values.collect::<Vec<_>>().join(", "))),
+                Kind::List | Kind::Json => {
+                    Some(format!("[{}]", values.collect::<Vec<_>>().join(", ")))
+                }
                 Kind::Text | Kind::Number | Kind::Switch => values.next(),
             };
             let source = match given.source {
@@ -443,10 +457,12 @@ mod tests {
         for setting in SETTINGS {
             let value = match setting.kind {
                 Kind::Switch => String::new(),
-                Kind::Text | Kind::Number | Kind::List => format!(" {}", setting.value),
+                Kind::Text | Kind::Number | Kind::List | Kind::Json => {
+                    format!(" {}", setting.value)
+                }
             };
             let many = match setting.kind {
-                Kind::List => " Several are allowed.",
+                Kind::List | Kind::Json => " Several are allowed.",
                 Kind::Text | Kind::Number | Kind::Switch => "",
             };
             let default = match setting.default {

@@ -1,21 +1,27 @@
 //! Where the server listens: TCP addresses and socket files.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use queen_broker::Listener;
-use rustix::fs::Mode;
-use rustix::process::umask;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpSocket, UnixSocket};
 
-/// An address to listen on.
-pub enum Address {
+use crate::Listener;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// An address to listen on: `host:port`, where port 0 stands for a free one, or `unix:/path`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address(Kind);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
     /// As it was written, and what it means.
     Tcp(String, Vec<SocketAddr>),
     Unix(PathBuf),
@@ -28,28 +34,34 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path.is_empty() {
                 true => Err("a path must follow unix:".into()),
-                false => Ok(Address::Unix(path.into())),
+                false => Ok(Address(Kind::Unix(path.into()))),
             };
         }
         let found = text
             .to_socket_addrs()
             .map_err(|error| format!("it must be host:port or unix:/path ({error})"))?;
-        Ok(Address::Tcp(text.into(), found.collect()))
+        Ok(Address(Kind::Tcp(text.into(), found.collect())))
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp(text, _) => f.write_str(text),
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        match &self.0 {
+            Kind::Tcp(text, _) => f.write_str(text),
+            Kind::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
 
-/// The permissions of socket files.
-#[derive(Clone, Copy)]
+/// The permissions of socket files, written as an octal number; 600 by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketMode(u32);
+
+impl Default for SocketMode {
+    fn default() -> SocketMode {
+        SocketMode(0o600)
+    }
+}
 
 impl FromStr for SocketMode {
     type Err = &'static str;
@@ -63,10 +75,14 @@ impl FromStr for SocketMode {
 }
 
 /// A listener, and the socket file that goes with it.
+#[derive(Debug)]
+#[non_exhaustive]
 pub struct Bound {
+    /// What to hand to [`serve`](crate::serve).
     pub listener: Listener,
-    /// What clients connect to.
+    /// What clients connect to: `http://host:port` or `unix:/path`.
     pub url: String,
+    /// To be kept as long as the listener is.
     pub file: Option<SocketFile>,
 }
 
@@ -77,17 +93,17 @@ impl Address {
             IpAddr::V4(ip) => ip.is_loopback(),
             IpAddr::V6(ip) => ip.to_canonical().is_loopback(),
         };
-        match self {
-            Address::Tcp(_, addresses) => addresses.iter().all(is_loopback),
-            Address::Unix(_) => true,
+        match &self.0 {
+            Kind::Tcp(_, addresses) => addresses.iter().all(is_loopback),
+            Kind::Unix(_) => true,
         }
     }
 
-    /// Opens it. Needs a running runtime, and no other thread that creates files.
-    pub async fn bind(&self, mode: SocketMode) -> io::Result<Bound> {
-        match self {
-            Address::Tcp(_, addresses) => {
-                let listener = TcpListener::bind(addresses.as_slice()).await?;
+    /// Opens it. Does not block, and panics outside of a tokio runtime, which the listener belongs to.
+    pub fn bind(&self, mode: SocketMode) -> io::Result<Bound> {
+        match &self.0 {
+            Kind::Tcp(_, addresses) => {
+                let listener = bind_first(addresses)?;
                 let url = format!("http://{}", listener.local_addr()?);
                 Ok(Bound {
                     listener: listener.into(),
@@ -95,22 +111,43 @@ impl Address {
                     file: None,
                 })
             }
-            Address::Unix(path) => {
+            Kind::Unix(path) => {
                 take_over(path)?;
-                // Set before the file is there, so that nobody slips in meanwhile.
-                let before = umask(Mode::from_raw_mode(0o777 & !mode.0));
-                let listener = UnixListener::bind(path);
-                umask(before);
-                let listener = listener?;
+                let socket = UnixSocket::new_stream()?;
+                socket.bind(path)?;
                 let file = SocketFile::new(path)?;
+                // Nobody can connect before it listens, so nobody slips in meanwhile.
+                fs::set_permissions(path, Permissions::from_mode(mode.0))?;
                 Ok(Bound {
-                    listener: listener.into(),
+                    listener: socket.listen(BACKLOG)?.into(),
                     url: format!("unix:{}", path.display()),
                     file: Some(file),
                 })
             }
         }
     }
+}
+
+/// Listens on the first of the addresses that can be had.
+fn bind_first(addresses: &[SocketAddr]) -> io::Result<tokio::net::TcpListener> {
+    let mut last = io::Error::new(ErrorKind::InvalidInput, "the name has no address");
+    for address in addresses {
+        let bound = || {
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            // A port is free again as soon as its last server has gone.
+            socket.set_reuseaddr(true)?;
+            socket.bind(*address)?;
+            socket.listen(BACKLOG)
+        };
+        match bound() {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Removes the socket file of a server that has gone, and refuses to touch anything else.
@@ -135,6 +172,7 @@ fn take_over(path: &Path) -> io::Result<()> {
 }
 
 /// A socket file, removed when dropped, unless another server has put its own in its place.
+#[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),

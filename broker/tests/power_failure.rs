@@ -3,32 +3,13 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use common::ledger::{self, Differences, Ledger, Random};
+use common::powerfail::disk_library;
 use common::server::{Server, program};
 use tempfile::TempDir;
-
-/// The library that stands between the broker and its files.
-fn disk_library() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/powerfail/disk.c");
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("powerfail.so");
-        let built = Command::new("cc")
-            .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1"])
-            .args(["-shared", "-fPIC", "-o"])
-            .args([library.as_os_str(), source.as_ref()])
-            .args(["-ldl", "-lpthread"])
-            .status()
-            .unwrap();
-        assert!(built.success());
-        library
-    })
-}
 
 /// What outlives the power: a folder with a store, and what clients know about it.
 struct Disk {

@@ -15,6 +15,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub(crate) use audit::{beside, length};
@@ -59,6 +60,9 @@ impl Db {
             Store::File(path) => Connection::open(path),
         }
         .map_err(failed)?;
+        // A store that turns out to be another program's keeps its log as it is.
+        let keep_log = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        sql.set_db_config(keep_log, true).map_err(failed)?;
         schema::prepare(&mut sql).map_err(|e| match e {
             SchemaError::Foreign(reason) => OpenError::Schema {
                 path: PathBuf::from(&name),
@@ -66,6 +70,7 @@ impl Db {
             },
             SchemaError::Sql(e) => failed(e),
         })?;
+        sql.set_db_config(keep_log, false).map_err(failed)?;
         let db = Db {
             sql,
             durability,

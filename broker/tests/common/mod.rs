@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 pub mod ledger;
+pub mod powerfail;
 pub mod server;
 
 use std::path::Path;

@@ -9,9 +9,9 @@ use serde::de::IgnoredAny;
 
 use crate::engine::{Mode, QueueOptions};
 use crate::error::OpenError;
-use crate::lock::{StoreLock, lock_path};
+use crate::lock::{Claim, StoreLock, lock_path};
 use crate::store::{
-    self, APPLICATION_ID, Db, LoadedCursor, LoadedGroup, LoadedPart, NONE, Result, VERSION,
+    self, APPLICATION_ID, Db, Found, LoadedCursor, LoadedGroup, LoadedPart, NONE, Result, VERSION,
 };
 
 /// What [`check`] has looked at.
@@ -32,22 +32,20 @@ pub struct Checked {
 /// leases and dead letters agree. `report` gets each fault as one line. What is right is not changed, and what is wrong
 /// is not mended; the log of a broker that was killed is read where it is.
 ///
-/// Blocks while it reads the whole file, which must not be open in this process. An error means that the file could not be checked: it does not exist, is no store,
+/// Blocks while it reads the whole file. An error means that the file could not be checked: it does not exist, is no store,
 /// has another layout than this version writes, or is in use ([`OpenError::Locked`]).
 pub fn check(path: &Path, mut report: impl FnMut(&str)) -> std::result::Result<Checked, OpenError> {
     let path = &crate::real_path(path)?;
-    store::check_file(path)?;
+    let _claim = Claim::new(path)?;
+    let found = store::find(path)?;
     let refuse = |reason: String| OpenError::Schema {
         path: path.clone(),
         reason,
     };
-    match std::fs::metadata(path) {
-        Ok(file) if file.len() == 0 => return Err(refuse("the file is empty".into())),
-        Ok(_) => {}
-        Err(source) => {
-            let path = path.clone();
-            return Err(OpenError::Io { path, source });
-        }
+    match found {
+        Found::Nothing => return Err(refuse("there is no such file".into())),
+        Found::Empty => return Err(refuse("the file is empty".into())),
+        Found::Database => {}
     }
     let _lock = StoreLock::take_existing(path)?;
     let unowned = !lock_path(path).exists();
@@ -84,7 +82,9 @@ pub fn check(path: &Path, mut report: impl FnMut(&str)) -> std::result::Result<C
         }
         Err(_) => return Err(refuse("it is not a Queen store".into())),
     }
-    check.log(path);
+    if let Some(reason) = store::broken_log(path) {
+        check.fault(format!("log: {reason}"));
+    }
     check.all(&db).map_err(|error| cannot(path, &error))?;
     if unowned && lock_path(path).exists() {
         return Err(refuse("another process opened it meanwhile".into()));
@@ -152,21 +152,6 @@ impl Check<'_> {
                 Ok(None)
             }
             Err(error) => Err(error),
-        }
-    }
-
-    /// SQLite takes a log whose beginning it cannot read for an empty one.
-    fn log(&mut self, path: &Path) {
-        let log = store::beside(path, "-wal");
-        if store::length(&log) == 0 {
-            return;
-        }
-        let head = head::<4>(&log).map(u32::from_be_bytes);
-        if !matches!(head, Some(0x377f_0682 | 0x377f_0683)) {
-            self.fault(format!(
-                "log: {} is not a write-ahead log; the work that was in it is missing",
-                log.display()
-            ));
         }
     }
 

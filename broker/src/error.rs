@@ -20,7 +20,8 @@ pub enum OpenError {
         /// The process that holds the lock, when the system tells it.
         owner_pid: Option<u32>,
     },
-    /// The file is a database, but not one that this version can use.
+    /// What is there is no store that this version can use: a directory, a file or database of somebody else, a later
+    /// layout, a log without its store.
     #[error("{} cannot be used as a store: {reason}", path.display())]
     Schema {
         /// The store file.
@@ -29,7 +30,10 @@ pub enum OpenError {
         reason: String,
     },
     /// The file or its directory could not be reached.
-    #[error("cannot open the store {}: {source}; check that the directory exists and may be written", path.display())]
+    #[error(
+        "cannot open {}: {source}; a store is a file with others beside it, so its directory must exist and both must be \
+         writable", path.display()
+    )]
     Io {
         /// The file that could not be opened.
         path: PathBuf,

@@ -59,9 +59,10 @@ pub use check::{Checked, check};
 use engine::Engine;
 pub use error::OpenError;
 pub use listen::{Address, Bound, SocketFile, SocketMode};
-use lock::StoreLock;
+use lock::{Claim, StoreLock};
 pub use options::{DefaultSubscription, Durability, Options, Store};
 pub use serve::{Listener, serve};
+use store::Found;
 pub use testing::{Action, ActiveFault, Fault, FaultError, NoAnswer, Testing};
 use warning::Warnings;
 pub use warning::{Warning, WarningHook};
@@ -77,7 +78,7 @@ struct Shared {
     engine: Arc<Engine>,
     testing: Option<Testing>,
     /// Taken out, and so released, when the threads have ended.
-    lock: Mutex<Option<StoreLock>>,
+    lock: Mutex<Option<(StoreLock, Claim)>>,
 }
 
 impl Shared {
@@ -93,18 +94,23 @@ impl Shared {
 impl Broker {
     /// Opens the store, creating it when it is missing, and starts the broker's threads.
     ///
-    /// Blocks while SQLite reads the store; needs no async runtime. Two brokers of one process must not share a file.
+    /// Blocks while SQLite reads the store; needs no async runtime. What is refused is left as it is: nothing is changed
+    /// in the file or its log, and no new file takes its place. A file that is missing or empty becomes a new store.
     pub fn open(options: Options) -> Result<Broker, OpenError> {
-        let (store, lock) = match options.store {
-            Store::Memory => (Store::Memory, None),
+        let (store, lock, created) = match options.store {
+            Store::Memory => (Store::Memory, None, false),
             Store::File(path) => {
                 let path = real_path(&path)?;
-                store::check_file(&path)?;
-                let lock = StoreLock::take(&path)?;
-                (Store::File(path), Some(lock))
+                let (lock, created) = take(&path)?;
+                (Store::File(path), Some(lock), created)
             }
         };
-        let engine = Arc::new(Engine::open(&store, options.durability)?);
+        let engine = Engine::open(&store, options.durability).inspect_err(|_| {
+            if let (true, Store::File(path)) = (created, &store) {
+                store::discard(path);
+            }
+        })?;
+        let engine = Arc::new(engine);
         let testing =
             (options.testing || !options.faults.is_empty()).then(|| Testing::new(&engine));
         if let Some(testing) = &testing {
@@ -199,6 +205,26 @@ impl std::fmt::Debug for Broker {
             .field("closed", &self.shared.engine.is_closed())
             .finish()
     }
+}
+
+/// Takes hold of a store, having looked whether it is one; true: it is new. Looking leaves no trace, not even a lock file
+/// beside somebody else's database.
+fn take(path: &Path) -> Result<((StoreLock, Claim), bool), OpenError> {
+    let claim = Claim::new(path)?;
+    let held = StoreLock::take_existing(path)?;
+    let found = store::find(path)?;
+    if found == Found::Database {
+        store::recognize(path)?;
+    }
+    if found != Found::Nothing {
+        store::must_be_writable(path)?;
+    }
+    let lock = match held {
+        Some(lock) => lock,
+        None => StoreLock::take(path)?,
+    };
+    let created = found == Found::Nothing && store::create(path)?;
+    Ok(((lock, claim), created))
 }
 
 /// The file behind links and relative parts, so that one store has one name and one lock.

@@ -7,12 +7,62 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 
 use crate::error::OpenError;
+
+/// The stores that this process has open or looks at, each with the process that wrote it down: a forked child inherits
+/// the list and none of the locks.
+static CLAIMS: Mutex<Vec<(PathBuf, u32)>> = Mutex::new(Vec::new());
+
+/// One use of a store within this process. Record locks do not stop their own process, and to open and close a file a
+/// second time would release them.
+#[derive(Debug)]
+pub(crate) struct Claim(PathBuf);
+
+impl Claim {
+    pub(crate) fn new(store: &Path) -> Result<Claim, OpenError> {
+        let claim = (store.to_path_buf(), std::process::id());
+        if let Some(mut claims) = claims() {
+            if claims.contains(&claim) {
+                return Err(OpenError::Locked {
+                    path: claim.0,
+                    owner_pid: Some(claim.1),
+                });
+            }
+            claims.push(claim.clone());
+        }
+        Ok(Claim(claim.0))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let own = std::process::id();
+        if let Some(mut claims) = claims() {
+            claims.retain(|(path, pid)| *path != self.0 || *pid != own);
+        }
+    }
+}
+
+/// The list. In a forked child it may be held for ever, by a thread that only the parent has; the child then does
+/// without.
+fn claims() -> Option<MutexGuard<'static, Vec<(PathBuf, u32)>>> {
+    for _ in 0..1000 {
+        match CLAIMS.try_lock() {
+            Ok(claims) => return Some(claims),
+            Err(TryLockError::Poisoned(claims)) => return Some(claims.into_inner()),
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    None
+}
 
 /// The lock of an open store. Dropping it gives the store free.
 #[derive(Debug)]

@@ -344,7 +344,7 @@ fn what_cannot_be_checked_is_said_with_status_2() {
     )
     .unwrap();
     let cases = [
-        (file("none.db"), "No such file"),
+        (file("none.db"), "there is no such file"),
         (file("no/such/folder.db"), "No such file"),
         (file("."), "directory"),
         (pipe, "no regular file"),

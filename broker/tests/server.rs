@@ -68,14 +68,6 @@ fn an_open_address_needs_a_token() {
 }
 
 #[test]
-fn a_port_in_use_is_an_error() {
-    let server = Server::start(&[]);
-    let (code, said) = run(&["serve", "--listen", server.address()]);
-    assert_eq!(code, 1);
-    assert!(said.contains(server.address()), "{said}");
-}
-
-#[test]
 fn sigterm_answers_parked_polls_and_ends_cleanly() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::fs;
 use std::sync::Arc;
 
 use common::{Api, ack_of, txns};
@@ -176,41 +175,6 @@ fn a_broker_needs_no_runtime_to_open_and_close() {
     open(&path).unwrap().close();
     drop(open(&path).unwrap());
     open(&path).unwrap().close();
-}
-
-#[test]
-fn what_is_no_store_is_refused_and_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let text = folder.path().join("notes.txt");
-    fs::write(&text, "These are my notes, and they are longer than a hundred bytes, which is what SQLite reads first of all.").unwrap();
-    let error = open(&text).unwrap_err();
-    assert!(matches!(error, OpenError::Store { .. }), "{error:?}");
-    assert!(
-        fs::read_to_string(&text)
-            .unwrap()
-            .starts_with("These are my notes")
-    );
-
-    let foreign = folder.path().join("foreign.db");
-    rusqlite::Connection::open(&foreign)
-        .unwrap()
-        .execute_batch("CREATE TABLE songs (name TEXT)")
-        .unwrap();
-    let error = open(&foreign).unwrap_err();
-    assert!(matches!(error, OpenError::Schema { .. }), "{error:?}");
-    assert!(error.to_string().contains("another program"), "{error}");
-
-    let newer = folder.path().join("newer.db");
-    open(&newer).unwrap().close();
-    rusqlite::Connection::open(&newer)
-        .unwrap()
-        .pragma_update(None, "user_version", 99)
-        .unwrap();
-    let error = open(&newer).unwrap_err();
-    assert!(error.to_string().contains("version 99"), "{error}");
-
-    let error = open(&folder.path().join("no/such/folder/store.db")).unwrap_err();
-    assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
 }
 
 #[tokio::test]

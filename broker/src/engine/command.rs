@@ -10,11 +10,25 @@ use uuid::Uuid;
 use super::census::{Census, QueueDetail};
 use super::model::{GroupId, PartId};
 use super::queue_options::QueueOptions;
-use crate::store::{Db, TraceRow};
+use crate::store::{self, Db, TraceRow};
 
-/// The store failed: the text is for the client, status 500.
+/// The store failed.
 #[derive(Debug, Clone)]
-pub(crate) struct Failure(pub(crate) String);
+pub(crate) struct Failure {
+    /// For the client.
+    pub(crate) text: String,
+    /// There is no space left, which is worth an answer of its own.
+    pub(crate) full: bool,
+}
+
+impl From<&rusqlite::Error> for Failure {
+    fn from(error: &rusqlite::Error) -> Failure {
+        Failure {
+            text: store::explain(error),
+            full: store::is_full(error),
+        }
+    }
+}
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Failure>>;
 pub(crate) type PopReply = Reply<Option<Delivery>>;
@@ -314,6 +328,35 @@ pub(crate) struct ConfigureRequest {
 /// The id of the configured queue.
 pub(crate) struct Configured {
     pub(crate) id: Uuid,
+}
+
+/// What a command needs of the disk, in rising order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Need {
+    Look,
+    /// Room for a claim, if there is something to deliver.
+    Claim,
+    Write,
+}
+
+impl Command {
+    pub(crate) fn need(&self) -> Need {
+        match self {
+            Command::Pop(..) => Need::Claim,
+            Command::Push(..)
+            | Command::Ack(..)
+            | Command::Extend { .. }
+            | Command::Configure(..)
+            | Command::Delete(..)
+            | Command::Transact(..)
+            | Command::Bury(..)
+            | Command::Seek(..)
+            | Command::DeleteGroup(..)
+            | Command::Trace(..)
+            | Command::Resubscribe(..) => Need::Write,
+            _ => Need::Look,
+        }
+    }
 }
 
 /// A page of dead-letter records.

@@ -109,6 +109,8 @@ impl Engine {
             history.clone(),
         )
         .map_err(|e| failed(crate::store::explain(&e)))?;
+        let accepted = writer.db.accept();
+        accepted.map_err(|e| failed(crate::store::explain(&e)))?;
         let handle = thread::Builder::new()
             .name("queen-writer".into())
             .spawn(move || writer.run())

@@ -13,7 +13,7 @@ use super::command::{ClaimGuard, DeadLetterRequest, Delivery, Failure, PopReply,
 use super::history::{Counts, History};
 use super::model::PartId;
 use crate::clock::{self, Clock};
-use crate::store::{Db, Result, explain};
+use crate::store::{Db, Result};
 
 /// How long a consumer that does not wait should pause after an empty answer, in milliseconds.
 const PAUSE: i64 = 100;
@@ -55,15 +55,15 @@ impl Job {
                     Ok(Some(body)) => Ok(Some(Delivery { body, guard })),
                     // The queue was deleted in between.
                     Ok(None) => Ok(None),
-                    Err(e) => Err(Failure(explain(&e))),
+                    Err(e) => Err(Failure::from(&e)),
                 };
                 let _ = reply.send(answer);
             }
             Job::View(view, reply) => {
-                let _ = reply.send(view(db).map_err(|e| Failure(explain(&e))));
+                let _ = reply.send(view(db).map_err(|e| Failure::from(&e)));
             }
             Job::DeadLetters(request, reply) => {
-                let _ = reply.send(dead_letters(db, &request).map_err(|e| Failure(explain(&e))));
+                let _ = reply.send(dead_letters(db, &request).map_err(|e| Failure::from(&e)));
             }
         }
     }
@@ -131,6 +131,12 @@ impl Readers {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.join();
     }
 }
 

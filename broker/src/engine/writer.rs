@@ -11,7 +11,7 @@ use super::buffer::{Buffer, Fresh};
 use super::census::{Census, Counted, QueueDetail};
 use super::command::{
     Acked, ClaimGuard, ClaimKey, Command, Configured, Exhumed, Extended, Failure, Maintenance,
-    PopReply, PopRequest, Pushed, Reply, Sought, Transacted,
+    Need, PopReply, PopRequest, Pushed, Reply, Sought, Transacted,
 };
 use super::history::{History, Tally};
 use super::model::{GroupId, Model, PartId, QueueId};
@@ -20,7 +20,7 @@ use super::reader::{Claim, Job, Readers};
 use super::subscription::finder_key;
 use super::sweep::Sweep;
 use crate::clock::{Clock, SECOND};
-use crate::store::{CursorRow, Db, Result, explain};
+use crate::store::{CursorRow, Db, Result, is_of_disk};
 
 /// The most commands in one transaction: bounds the wait of the first of them.
 const GROUP: usize = 1024;
@@ -216,7 +216,7 @@ impl Writer {
     }
 
     /// One transaction for all commands. If it fails, each gets a transaction of its own, so that the error reaches
-    /// the guilty one alone.
+    /// the guilty one alone. A failing disk is nobody's guilt: those who write most are refused without another try.
     fn do_round(&mut self, commands: Vec<Command>) {
         match self.transact(&commands) {
             Ok(answers) => {
@@ -230,12 +230,20 @@ impl Writer {
             }
             Err(error) => {
                 self.undo();
-                if commands.len() > 1 {
-                    commands
-                        .into_iter()
+                let (alone, of_disk) = (commands.len() == 1, is_of_disk(&error));
+                let most = commands.iter().map(Command::need).max();
+                let of_disk = of_disk && most > Some(Need::Look);
+                let (guilty, rest): (Vec<_>, Vec<_>) = commands
+                    .into_iter()
+                    .partition(|command| alone || of_disk && Some(command.need()) == most);
+                for command in guilty {
+                    self.refuse(command, Failure::from(&error));
+                }
+                if of_disk && !rest.is_empty() {
+                    self.do_round(rest);
+                } else {
+                    rest.into_iter()
                         .for_each(|command| self.do_round(vec![command]));
-                } else if let Some(command) = commands.into_iter().next() {
-                    refuse(command, Failure(explain(&error)));
                 }
             }
         }
@@ -577,34 +585,35 @@ impl Writer {
             .get(&queue)
             .map_or_else(|| Arc::from(""), |q| q.name.clone())
     }
-}
 
-fn refuse(command: Command, failure: Failure) {
-    match command {
-        Command::Push(_, reply) => drop(reply.send(Err(failure))),
-        Command::Pop(_, reply) => drop(reply.send(Err(failure))),
-        Command::Ack(_, reply) => drop(reply.send(Err(failure))),
-        Command::Extend { reply, .. } => drop(reply.send(Err(failure))),
-        Command::Configure(_, reply) => drop(reply.send(Err(failure))),
-        Command::Census(_, reply) => drop(reply.send(Err(failure))),
-        Command::Detail(_, _, reply) => drop(reply.send(Err(failure))),
-        Command::Delete(_, reply) => drop(reply.send(Err(failure))),
-        Command::Maintain(_, reply) => drop(reply.send(Err(failure))),
-        Command::Transact(_, reply) => drop(reply.send(Err(failure))),
-        Command::Bury(_, reply) => drop(reply.send(Err(failure))),
-        Command::Seek(_, reply) => drop(reply.send(Err(failure))),
-        Command::DeleteGroup(_, reply) | Command::Resubscribe(_, _, reply) => {
-            drop(reply.send(Err(failure)))
+    fn refuse(&mut self, command: Command, failure: Failure) {
+        match command {
+            Command::Push(_, reply) => drop(reply.send(Err(failure))),
+            Command::Pop(_, reply) => drop(reply.send(Err(failure))),
+            Command::Ack(_, reply) => drop(reply.send(Err(failure))),
+            Command::Extend { reply, .. } => drop(reply.send(Err(failure))),
+            Command::Configure(_, reply) => drop(reply.send(Err(failure))),
+            Command::Census(_, reply) => drop(reply.send(Err(failure))),
+            Command::Detail(_, _, reply) => drop(reply.send(Err(failure))),
+            Command::Delete(_, reply) => drop(reply.send(Err(failure))),
+            Command::Maintain(_, reply) => drop(reply.send(Err(failure))),
+            Command::Transact(_, reply) => drop(reply.send(Err(failure))),
+            Command::Bury(_, reply) => drop(reply.send(Err(failure))),
+            Command::Seek(_, reply) => drop(reply.send(Err(failure))),
+            Command::DeleteGroup(_, reply) | Command::Resubscribe(_, _, reply) => {
+                drop(reply.send(Err(failure)))
+            }
+            Command::View(_, reply) => drop(reply.send(Err(failure))),
+            Command::DeadLetters(_, reply) => drop(reply.send(Err(failure))),
+            Command::Trace(_, reply) | Command::Ping(reply) | Command::CatchUp(reply) => {
+                drop(reply.send(Err(failure)))
+            }
+            // These need no store.
+            Command::Cancel(id) => drop(self.parking.remove(id)),
+            Command::DismissPolls => self.dismiss_polls(),
+            Command::EndPolls => self.end_polls(),
+            // The lease then runs out by itself.
+            Command::Release(_) | Command::Close => {}
         }
-        Command::View(_, reply) => drop(reply.send(Err(failure))),
-        Command::DeadLetters(_, reply) => drop(reply.send(Err(failure))),
-        Command::Trace(_, reply) | Command::Ping(reply) | Command::CatchUp(reply) => {
-            drop(reply.send(Err(failure)))
-        }
-        Command::DismissPolls
-        | Command::Cancel(_)
-        | Command::Release(_)
-        | Command::EndPolls
-        | Command::Close => {}
     }
 }

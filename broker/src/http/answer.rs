@@ -60,10 +60,16 @@ pub(super) fn empty() -> Response {
 pub(super) fn refused(reason: Refused) -> Response {
     match reason {
         Refused::Closed => closed(),
-        Refused::Failed(failure) => error(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            &format!("store: {}", failure.0),
-        ),
+        Refused::Failed(failure) => {
+            let text = format!("store: {}", failure.text);
+            match failure.full {
+                true => json(
+                    StatusCode::INSUFFICIENT_STORAGE,
+                    json!({ "error": text, "code": "store_full" }).to_string(),
+                ),
+                false => error(StatusCode::INTERNAL_SERVER_ERROR, &text),
+            }
+        }
     }
 }
 

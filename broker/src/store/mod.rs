@@ -12,6 +12,7 @@ mod write;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,7 +24,6 @@ pub(crate) use buffer::BufferedRow;
 pub(crate) use group::GroupRow;
 pub(crate) use message::{GroupState, Home, Page};
 pub(crate) use read::{LoadedCursor, LoadedGroup, LoadedPart, Stored};
-use schema::SchemaError;
 pub(crate) use schema::{APPLICATION_ID, VERSION};
 pub(crate) use trace::TraceRow;
 pub(crate) use write::{CursorRow, DeadLetterRow};
@@ -57,20 +57,19 @@ impl Db {
         };
         let mut sql = match store {
             Store::Memory => Connection::open_in_memory(),
-            Store::File(path) => Connection::open(path),
+            Store::File(path) => Connection::open_with_flags(
+                path,
+                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+            )
+            .and_then(|sql| {
+                // Until it is clear that the store can be used, what is in its log must not be moved.
+                let log = length(&beside(path, "-wal")) > 0;
+                sql.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, log)?;
+                Ok(sql)
+            }),
         }
         .map_err(failed)?;
-        // A store that turns out to be another program's keeps its log as it is.
-        let keep_log = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-        sql.set_db_config(keep_log, true).map_err(failed)?;
-        schema::prepare(&mut sql).map_err(|e| match e {
-            SchemaError::Foreign(reason) => OpenError::Schema {
-                path: PathBuf::from(&name),
-                reason,
-            },
-            SchemaError::Sql(e) => failed(e),
-        })?;
-        sql.set_db_config(keep_log, false).map_err(failed)?;
+        schema::prepare(&mut sql).map_err(|e| e.at(PathBuf::from(&name)))?;
         let db = Db {
             sql,
             durability,
@@ -94,6 +93,12 @@ impl Db {
             durability: Durability::Memory,
             syncing: false,
         })
+    }
+
+    /// The store can be used: from now on its log may be moved into it when it is closed.
+    pub(crate) fn accept(&self) -> Result<()> {
+        let flag = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        self.sql.set_db_config(flag, false).map(drop)
     }
 
     fn settings(&self, file: bool) -> Result<()> {
@@ -131,35 +136,135 @@ impl Db {
     }
 }
 
-/// Refuses what cannot be a store before anything is written beside it.
-pub(crate) fn check_file(path: &Path) -> std::result::Result<(), OpenError> {
-    let refuse = |message: &str| {
-        let path = path.display().to_string();
-        Err(OpenError::Store {
-            path,
-            message: message.into(),
+/// What is at the path of a store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Nothing,
+    /// A file without a byte.
+    Empty,
+    /// A file that begins like a database.
+    Database,
+}
+
+/// Looks at what is at the path of a store, and refuses what cannot be one.
+pub(crate) fn find(path: &Path) -> std::result::Result<Found, OpenError> {
+    let refuse = |reason: &str| {
+        Err(OpenError::Schema {
+            path: path.to_path_buf(),
+            reason: reason.into(),
         })
     };
     let io = |source| OpenError::Io {
         path: path.to_path_buf(),
         source,
     };
-    match fs::metadata(path) {
+    let found = match fs::metadata(path) {
         Ok(found) if found.is_dir() => return refuse("it is a directory; name a file"),
         // To open a pipe would be to wait for somebody at its other end.
         Ok(found) if !found.is_file() => return refuse("it is no regular file; name another one"),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(found) if found.len() == 0 => Found::Empty,
+        Ok(_) => Found::Database,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+            return refuse("it is a link to a file that is not there; name that file");
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
         Err(error) => return Err(io(error)),
+    };
+    if found == Found::Database {
+        let head = head(path).map_err(io)?;
+        if head != b"SQLite format 3\0" {
+            return refuse("it is not a Queen store; name another file");
+        }
+    } else if length(&beside(path, "-wal")) > 0 {
+        // SQLite would begin a new database and remove this log.
+        let state = match found {
+            Found::Nothing => "missing",
+            _ => "empty",
+        };
+        return refuse(&format!(
+            "it is {state}, but its log {} is there and holds answered work; put the store back beside its log, or move \
+             the log away to begin a new store",
+            beside(path, "-wal").display()
+        ));
     }
-    let mut head = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(16).read_to_end(&mut head))
-        .map_err(io)?;
-    if head.is_empty() || head == b"SQLite format 3\0" {
+    Ok(found)
+}
+
+/// Refuses a database that this program must not open, and one whose log cannot be read. Changes nothing.
+pub(crate) fn recognize(path: &Path) -> std::result::Result<(), OpenError> {
+    if let Some(reason) = broken_log(path) {
+        return Err(OpenError::Schema {
+            path: path.to_path_buf(),
+            reason: format!(
+                "{reason}; put the right log back, or move this one away to go on without that work"
+            ),
+        });
+    }
+    if length(&beside(path, "-journal")) > 0 {
+        // Only SQLite can settle what was interrupted; the store is looked at when that is done.
         return Ok(());
     }
-    refuse("the file is not a Queen store, name another one")
+    let db = Db::at_rest(path)?;
+    match schema::recognize(&db.sql) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.at(path.to_path_buf())),
+    }
+}
+
+/// What is wrong with the log of a store. SQLite takes one whose beginning it cannot read for an empty one.
+pub(crate) fn broken_log(path: &Path) -> Option<String> {
+    let log = beside(path, "-wal");
+    let head = head(&log).ok()?;
+    // A log that a crash cut off while it was begun holds nothing yet.
+    let begins = head.starts_with(&0x377f_0682_u32.to_be_bytes())
+        || head.starts_with(&0x377f_0683_u32.to_be_bytes());
+    let fine = begins || head.iter().all(|byte| *byte == 0);
+    (!fine).then(|| {
+        format!(
+            "{} is not a write-ahead log; the work that was in it is missing",
+            log.display()
+        )
+    })
+}
+
+/// The first sixteen bytes of a file, or fewer.
+fn head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(path)?.take(16).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// SQLite would be content to read a file that it may not write.
+pub(crate) fn must_be_writable(path: &Path) -> std::result::Result<(), OpenError> {
+    match File::options().read(true).write(true).open(path) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(OpenError::Io {
+            path: path.to_path_buf(),
+            source,
+        }),
+    }
+}
+
+/// Makes the empty file that becomes a store; false when there is one meanwhile.
+pub(crate) fn create(path: &Path) -> std::result::Result<bool, OpenError> {
+    let mut options = File::options();
+    // The mode that SQLite gives to its files.
+    match options.write(true).create_new(true).mode(0o644).open(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(source) => Err(OpenError::Io {
+            path: path.to_path_buf(),
+            source,
+        }),
+    }
+}
+
+/// Removes a store that was just created and could not be opened.
+pub(crate) fn discard(path: &Path) {
+    for file in ["", "-journal", "-wal", "-shm"] {
+        // What cannot be removed is empty or holds nothing.
+        let _ = fs::remove_file(beside(path, file));
+    }
 }
 
 fn level(durability: Durability, sync: bool) -> &'static str {
@@ -183,9 +288,28 @@ pub(crate) fn explain(error: &rusqlite::Error) -> String {
         Some(ErrorCode::DiskFull) => "; free some space on the disk of the store",
         Some(ErrorCode::ReadOnly) => "; make the file and its directory writable",
         Some(ErrorCode::NotADatabase) => "; the file is not a Queen store, name another one",
-        Some(ErrorCode::DatabaseCorrupt) => "; the file is damaged, restore it from a copy",
+        Some(ErrorCode::DatabaseCorrupt) => {
+            "; the file is damaged: queen-broker check tells where; restore it from a copy"
+        }
         Some(ErrorCode::CannotOpen) => "; check that its directory exists and may be written",
+        Some(ErrorCode::SystemIoFailure) => {
+            "; the disk of the store fails, is full or over a quota, or a file may not grow further"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "; another program has it open; close that"
+        }
         _ => "",
     };
     format!("{error}{hint}")
+}
+
+/// Whether it is the disk that failed, and not what was asked of it.
+pub(crate) fn is_of_disk(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    is_full(error) || matches!(code, Some(ErrorCode::SystemIoFailure | ErrorCode::ReadOnly))
+}
+
+/// Whether there is no space left.
+pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }

@@ -1,6 +1,11 @@
 //! The tables, their version, and the settings of a connection. `docs/STORE.md` tells the same in prose.
 
+use std::path::PathBuf;
+
 use rusqlite::Connection;
+
+use super::explain;
+use crate::error::OpenError;
 
 /// Marks the file as a Queen store in SQLite's header: the letters `QuEN`.
 pub(crate) const APPLICATION_ID: i32 = 0x5175_454e;
@@ -164,6 +169,19 @@ pub(crate) enum SchemaError {
     Sql(rusqlite::Error),
 }
 
+impl SchemaError {
+    /// The error of opening a store.
+    pub(crate) fn at(self, path: PathBuf) -> OpenError {
+        match self {
+            SchemaError::Foreign(reason) => OpenError::Schema { path, reason },
+            SchemaError::Sql(error) => OpenError::Store {
+                path: path.display().to_string(),
+                message: explain(&error),
+            },
+        }
+    }
+}
+
 impl From<rusqlite::Error> for SchemaError {
     fn from(error: rusqlite::Error) -> Self {
         SchemaError::Sql(error)
@@ -172,24 +190,30 @@ impl From<rusqlite::Error> for SchemaError {
 
 /// Creates the tables in an empty database, brings an older store up to date, and refuses any other.
 pub(crate) fn prepare(db: &mut Connection) -> Result<(), SchemaError> {
+    let version = recognize(db)?;
+    Ok(migrate(db, STEPS.get(version..).unwrap_or_default())?)
+}
+
+/// The version of a store, zero for an empty database. Any other database is refused.
+pub(crate) fn recognize(db: &Connection) -> Result<usize, SchemaError> {
     let application: i32 = db.query_row("PRAGMA application_id", [], |r| r.get(0))?;
     let version: i32 = db.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_master", [], |r| r.get(0))?;
     if application == APPLICATION_ID {
-        return match usize::try_from(version).ok().and_then(|n| STEPS.get(n..)) {
-            Some(steps) if version > 0 => Ok(migrate(db, steps)?),
+        return match usize::try_from(version) {
+            Ok(version @ 1..) if version <= STEPS.len() => Ok(version),
             _ => Err(SchemaError::Foreign(format!(
                 "its layout has version {version} and this program knows the versions up to {VERSION}; \
                  open it with the program that wrote it"
             ))),
         };
     }
-    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_master", [], |r| r.get(0))?;
     if application != 0 || version != 0 || tables != 0 {
         return Err(SchemaError::Foreign(format!(
             "it is a database of another program (application id {application}, {tables} tables); name another file"
         )));
     }
-    Ok(migrate(db, STEPS)?)
+    Ok(0)
 }
 
 /// Every table and index of the layout with the statement that made it. An index that comes with its table has none.

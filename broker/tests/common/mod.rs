@@ -136,6 +136,23 @@ impl Api {
     }
 }
 
+/// Runs something as a user whom file permissions bind; root is bound by none.
+pub fn unprivileged<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    use rustix::process::{Gid, Uid, geteuid};
+    use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+    let as_nobody = || {
+        if geteuid().is_root() {
+            let (uid, gid) = (Uid::from_raw(65534), Gid::from_raw(65534));
+            set_thread_groups(&[]).unwrap();
+            set_thread_res_gid(gid, gid, gid).unwrap();
+            set_thread_res_uid(uid, uid, uid).unwrap();
+        }
+        work()
+    };
+    // The user belongs to the thread: the rest of the process stays as it was.
+    std::thread::scope(|scope| scope.spawn(as_nobody).join().unwrap())
+}
+
 /// One acknowledgement of a delivered message.
 pub fn ack_of(message: &Value, status: &str) -> Value {
     json!({

@@ -1,0 +1,45 @@
+//! `make bench`: the same work on several brokers by several clients, in turn, and what it cost.
+//!
+//! A client under measurement is a *subject*: a program that does one [`Work`](work::Work) with the broker at `--url`
+//! and prints one JSON line, a [`Report`](work::Report). `http-load`, the subject in this program, talks HTTP itself.
+
+#![forbid(unsafe_code)]
+
+mod broker;
+mod http;
+mod load;
+mod process;
+mod results;
+mod rounds;
+mod work;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Measure brokers and clients.
+#[derive(Parser)]
+enum Command {
+    /// Measure; scripts/bench starts the brokers and calls this.
+    Run(rounds::Plan),
+    /// Do one piece of work over HTTP and report it: the subject `http-load`.
+    HttpLoad(work::Order),
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Run(plan) => rounds::run(&plan),
+        Command::HttpLoad(order) => load::run(&order).map(|report| {
+            println!("{}", serde_json::json!(report));
+            true
+        }),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(reason) => {
+            eprintln!("queen-bench: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What is measured: the cases with their sizes, the order that a subject gets and the report it gives.
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// A kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Case {
+    /// One message per push.
+    PushSingle,
+    /// Pushes of 100 messages to one partition.
+    #[value(name = "push-batch-100")]
+    PushBatch100,
+    /// Pops of up to 100 messages, each followed by one ack for all of them.
+    #[value(name = "pop-ack-100")]
+    PopAck100,
+    /// The same from many partitions that hold less than a batch each.
+    Consume,
+}
+
+impl Case {
+    pub fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it pushes what it counts; otherwise the messages are there before.
+    pub fn pushes(self) -> bool {
+        matches!(self, Case::PushSingle | Case::PushBatch100)
+    }
+
+    /// Messages in a push or a pop.
+    pub fn batch(self) -> u64 {
+        match self {
+            Case::PushSingle => 1,
+            Case::PushBatch100 | Case::PopAck100 | Case::Consume => 100,
+        }
+    }
+}
+
+/// How much is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Size {
+    Full,
+    /// For a first look.
+    Quick,
+    /// To see that everything works.
+    Tiny,
+}
+
+/// A case in one of its shapes.
+#[derive(Clone, Debug)]
+pub struct Work {
+    pub case: Case,
+    /// Requests under way at once; for a pop and its ack, consumers.
+    pub in_flight: u64,
+    pub partitions: u64,
+    pub messages: u64,
+}
+
+/// Everything there is to measure.
+pub fn all(size: Size) -> Vec<Work> {
+    let work = |case, in_flight, partitions, full, quick, tiny| Work {
+        case,
+        in_flight,
+        partitions,
+        messages: match size {
+            Size::Full => full,
+            Size::Quick => quick,
+            Size::Tiny => tiny,
+        },
+    };
+    vec![
+        work(Case::PushSingle, 64, 1, 15_000, 4_000, 500),
+        work(Case::PushSingle, 64, 16, 10_000, 3_000, 500),
+        work(Case::PushBatch100, 8, 16, 100_000, 20_000, 2_000),
+        work(Case::PopAck100, 4, 16, 50_000, 10_000, 2_000),
+        work(Case::Consume, 16, 1000, 20_000, 5_000, 2_000),
+    ]
+}
+
+/// What a subject is told.
+#[derive(Args, Clone, Debug)]
+pub struct Order {
+    /// The broker.
+    #[arg(long)]
+    pub url: String,
+    #[arg(long)]
+    pub case: Case,
+    /// The queue to use. A consuming case finds the messages there, a pushing case makes it.
+    #[arg(long)]
+    pub queue: String,
+    #[arg(long)]
+    pub in_flight: u64,
+    #[arg(long)]
+    pub partitions: u64,
+    /// Messages to count; the payload of number N is {"n":N,"text":...}.
+    #[arg(long)]
+    pub messages: u64,
+    /// Messages to push before the clock runs, with the numbers that follow. Zero in a consuming case.
+    #[arg(long)]
+    pub warm_up: u64,
+}
+
+/// What a subject says when it is done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// Messages pushed and answered, or handled and acknowledged; each number once.
+    pub messages: u64,
+    /// From the first request to the last answer.
+    pub seconds: f64,
+    /// Processor time of the subject in that time.
+    pub cpu_us: f64,
+    /// From submitting to the answer: of a push, or of a pop and its ack together.
+    pub p50_us: f64,
+    pub p99_us: f64,
+    /// The subject's peak.
+    pub rss_mib: f64,
+}
+
+/// The text in each payload: 100 letters.
+pub const TEXT: &str = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuv";

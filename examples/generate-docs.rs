@@ -68,6 +68,7 @@ fn configuration() -> String {
          | URL | broker |\n|---|---|\n\
          | `embedded:` | in this process, in memory, for this client alone |\n\
          | `embedded:?shared=NAME` | in this process, in memory, for all clients that use the name, until the last is closed |\n\
+         | `embedded:?broker=NAME` | the broker of that name that this process has started by hand (`docs/TESTING.md`) |\n\
          | `embedded:///path/file.db`, `embedded:./file.db` | in this process, in a file; all clients of the process that name it share it, another process gets `QUEEN_E_LOCKED` |\n\
          | `http://host:6632`, `https://host` | a server: `queen-broker serve` or an official broker |\n\n\
          `embedded:` URLs take `durability=full` (default), `normal` or `memory` as a query parameter; `docs/STORE.md` says\n\

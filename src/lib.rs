@@ -26,6 +26,7 @@
 #![deny(unsafe_code, missing_docs)]
 
 mod admin;
+mod broker;
 mod budget;
 mod client;
 mod config;
@@ -50,6 +51,10 @@ mod transport;
 pub use admin::{
     Analytics, BrokerStatus, DeadLetters, Group, Groups, Messages, Queues, SeekTo, System, Trace,
     Traces,
+};
+pub use broker::{
+    ActiveFault, BrokerClock, BrokerOptions, ClockChange, DefaultSubscription, Durability,
+    EmbeddedBroker, Fault, FaultAction, FaultError,
 };
 pub use client::{Client, Closed};
 pub use config::{Config, LoadBalancing, SETTINGS, Secret, Setting};

@@ -1,9 +1,11 @@
 //! Operations seen from outside their type: what a language binding needs of any of them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::broker::{ActiveFault, BrokerClock};
 use crate::client::Closed;
 use crate::consume::{Delivery, Popped, Summary};
 use crate::error::{Error, ErrorCode, Outcome, Result};
@@ -65,6 +67,9 @@ macro_rules! output_by_serde {
 
 output_by_serde!(
     (),
+    Vec<ActiveFault>,
+    BTreeMap<&'static str, u64>,
+    BrokerClock,
     Vec<PushResult>,
     Vec<AckResult>,
     Renewal,

@@ -147,7 +147,7 @@ pub fn shutdown(timeout: Duration) -> Result<()> {
             let inner = alive.inner;
             return Err(Error::new(
                 ErrorCode::Timeout,
-                format!("{inner} clients, consumers or callback threads are still ending"),
+                format!("{inner} clients, consumers, brokers or callback threads are still ending"),
             ));
         }
         alive = process

@@ -12,8 +12,10 @@ use crate::error::Result;
 pub(crate) enum Endpoint {
     /// The base of an HTTP broker, without a trailing slash.
     Http(String),
-    /// A broker inside the process.
+    /// A broker inside the process, opened by those who name it.
     Embedded(Embedded),
+    /// A broker that the host has started in the process, by its name.
+    Started(String),
 }
 
 /// An `embedded:` URL.
@@ -45,7 +47,7 @@ pub(crate) enum Durability {
 impl Endpoint {
     pub(super) fn parse(url: &str) -> Result<Endpoint> {
         if let Some(rest) = url.strip_prefix("embedded:") {
-            return Embedded::parse(url, rest).map(Endpoint::Embedded);
+            return embedded(url, rest);
         }
         let bad = |why: &str| invalid(format!("url `{url}` {why}"));
         let parsed = Url::parse(url).map_err(|error| bad(&format!("cannot be read: {error}")))?;
@@ -66,56 +68,69 @@ impl Endpoint {
     }
 }
 
-impl Embedded {
-    fn parse(url: &str, rest: &str) -> Result<Embedded> {
-        let bad = |why: String| invalid(format!("url `{url}` {why}"));
-        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let path = match path.strip_prefix("//") {
-            Some(absolute) if absolute.starts_with('/') => absolute,
-            Some(_) => {
-                return Err(bad(
-                    "must have three slashes before an absolute path: embedded:///path/file.db"
-                        .into(),
-                ));
+/// What an `embedded:` URL names, by what follows the colon.
+fn embedded(url: &str, rest: &str) -> Result<Endpoint> {
+    let bad = |why: String| invalid(format!("url `{url}` {why}"));
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let path = match path.strip_prefix("//") {
+        Some(absolute) if absolute.starts_with('/') => absolute,
+        Some(_) => {
+            return Err(bad(
+                "must have three slashes before an absolute path: embedded:///path/file.db".into(),
+            ));
+        }
+        None => path,
+    };
+    let path = percent_encoding::percent_decode_str(path)
+        .decode_utf8()
+        .map_err(|_| bad("has a path that is not UTF-8".into()))?;
+    let mut shared = None;
+    let mut started = None;
+    let mut durability = None;
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match (&*key, &*value) {
+            ("shared", "") => return Err(bad("has an empty `shared` name".into())),
+            ("shared", name) => shared = Some(name.to_owned()),
+            ("broker", "") => return Err(bad("has an empty `broker` name".into())),
+            ("broker", name) => started = Some(name.to_owned()),
+            ("durability", "full") => durability = Some(Durability::Full),
+            ("durability", "normal") => durability = Some(Durability::Normal),
+            ("durability", "memory") => durability = Some(Durability::Memory),
+            ("durability", other) => {
+                return Err(bad(format!(
+                    "has durability `{other}`; it is full, normal or memory"
+                )));
             }
-            None => path,
-        };
-        let path = percent_encoding::percent_decode_str(path)
-            .decode_utf8()
-            .map_err(|_| bad("has a path that is not UTF-8".into()))?;
-        let mut shared = None;
-        let mut durability = Durability::Full;
-        for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            match (&*key, &*value) {
-                ("shared", "") => return Err(bad("has an empty `shared` name".into())),
-                ("shared", name) => shared = Some(name.to_owned()),
-                ("durability", "full") => durability = Durability::Full,
-                ("durability", "normal") => durability = Durability::Normal,
-                ("durability", "memory") => durability = Durability::Memory,
-                ("durability", other) => {
-                    return Err(bad(format!(
-                        "has durability `{other}`; it is full, normal or memory"
-                    )));
-                }
-                (other, _) => {
-                    return Err(bad(format!(
-                        "has the unknown option `{other}`; known: shared, durability"
-                    )));
-                }
+            (other, _) => {
+                return Err(bad(format!(
+                    "has the unknown option `{other}`; known: shared, durability, broker"
+                )));
             }
         }
-        let place = match (&*path, shared) {
-            ("", None) => Place::Private,
-            ("", Some(name)) => Place::Shared(name),
-            (path, None) => Place::File(PathBuf::from(path)),
-            (_, Some(_)) => {
-                return Err(bad(
-                    "cannot have `shared` with a file: a file is always shared".into(),
-                ));
-            }
-        };
-        Ok(Embedded { place, durability })
     }
+    if let Some(name) = started {
+        return match path.is_empty() && shared.is_none() && durability.is_none() {
+            true => Ok(Endpoint::Started(name)),
+            false => Err(bad(
+                "cannot have more than `broker`: that broker has its own place and durability"
+                    .into(),
+            )),
+        };
+    }
+    let place = match (&*path, shared) {
+        ("", None) => Place::Private,
+        ("", Some(name)) => Place::Shared(name),
+        (path, None) => Place::File(PathBuf::from(path)),
+        (_, Some(_)) => {
+            return Err(bad(
+                "cannot have `shared` with a file: a file is always shared".into(),
+            ));
+        }
+    };
+    Ok(Endpoint::Embedded(Embedded {
+        place,
+        durability: durability.unwrap_or(Durability::Full),
+    }))
 }
 
 #[cfg(test)]
@@ -135,5 +150,13 @@ mod tests {
             Place::File("/tmp/a b.db".into())
         );
         assert_eq!(place("embedded:./rel.db"), Place::File("./rel.db".into()));
+        assert_eq!(
+            Endpoint::parse("embedded:?broker=a%20b").unwrap(),
+            Endpoint::Started("a b".into())
+        );
+        for bad in ["?broker=", "?broker=a&shared=b", "x.db?broker=a"] {
+            let error = Endpoint::parse(&format!("embedded:{bad}")).unwrap_err();
+            assert!(error.message().contains(bad), "{error}");
+        }
     }
 }

@@ -56,7 +56,7 @@ impl Producer {
         let place = address.clone();
         let admitted = self.change(|state, now| {
             check_accepting(&self.core, state)?;
-            Ok(state.admit(address, messages, options, now))
+            Ok::<_, Error>(state.admit(address, messages, options, now))
         })?;
         match admitted {
             Admit::Full(messages) => Ok(Some(messages)),

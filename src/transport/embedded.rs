@@ -1,6 +1,7 @@
 //! The broker inside the process: the same requests, handed to its router without a socket.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -112,6 +113,8 @@ struct OpenStore {
     broker: Option<Broker>,
     durability: Durability,
     users: usize,
+    /// The broker that was started by hand and has the file for itself.
+    owner: Option<String>,
 }
 
 /// One client's use of a store. Dropping the last one closes the store, which blocks.
@@ -129,6 +132,7 @@ impl Stores {
             broker: None,
             durability: embedded.durability,
             users: 0,
+            owner: None,
         });
         store.users += 1;
         StoreUse::Listed(embedded.place.clone())
@@ -146,6 +150,9 @@ impl Stores {
         };
         let mut stores = lock(&self.0);
         let found = stores.get(&key);
+        if let (Some(owner), Place::File(path)) = (found.and_then(|s| s.owner.as_ref()), &key) {
+            return Err(owned(path, owner));
+        }
         if let Some(store) = found.filter(|store| store.durability != embedded.durability) {
             return Err(Error::new(
                 ErrorCode::InvalidConfig,
@@ -163,6 +170,7 @@ impl Stores {
             broker: None,
             durability: embedded.durability,
             users: 0,
+            owner: None,
         });
         store.broker = Some(broker.clone());
         store.users += 1;
@@ -212,19 +220,78 @@ fn open(store: Store, durability: Durability) -> Result<Broker> {
         Durability::Normal => queen_broker::Durability::Normal,
         Durability::Memory => queen_broker::Durability::Memory,
     };
-    let options = Options {
+    open_broker(Options {
         store,
         durability,
         ..Options::default()
-    };
-    // The broker's threads take the signal mask of this one, which is a thread of the library.
+    })
+}
+
+/// Opens a broker. Blocks.
+pub(crate) fn open_broker(options: Options) -> Result<Broker> {
+    // The broker's threads take the signal mask of this one while they start.
     sys::with_signals_blocked(|| Broker::open(options)).map_err(|error| {
         let code = match &error {
             OpenError::Locked { .. } => ErrorCode::Locked,
+            OpenError::Fault(_) => ErrorCode::InvalidConfig,
             _ => ErrorCode::Store,
         };
         Error::new(code, error.to_string()).with_outcome(Outcome::NotApplied)
     })
+}
+
+/// A store file that a broker started by hand has for itself. To be dropped after that broker is closed.
+pub(crate) struct FileClaim {
+    pub(crate) path: PathBuf,
+}
+
+impl FileClaim {
+    /// Claims a file for the broker of that name, unless this process has it open already.
+    pub(crate) fn new(path: &Path, owner: &str) -> Result<FileClaim> {
+        let path = canonical(path)?;
+        refuse_parents_store(&path)?;
+        let mut stores = lock(&STORES.get(Stores::default).0);
+        match stores.entry(Place::File(path.clone())) {
+            Entry::Occupied(found) => Err(match &found.get().owner {
+                Some(owner) => owned(&path, owner),
+                None => Error::new(
+                    ErrorCode::Locked,
+                    format!(
+                        "{} is in use by clients of this process; close them first, and let them name the broker \
+                         afterwards",
+                        path.display()
+                    ),
+                ),
+            }),
+            Entry::Vacant(place) => {
+                place.insert(OpenStore {
+                    broker: None,
+                    durability: Durability::Full,
+                    users: 1,
+                    owner: Some(owner.to_owned()),
+                });
+                OPEN_FILES.note(&path);
+                Ok(FileClaim { path })
+            }
+        }
+    }
+}
+
+impl Drop for FileClaim {
+    fn drop(&mut self) {
+        lock(&STORES.get(Stores::default).0).remove(&Place::File(self.path.clone()));
+        OPEN_FILES.forget(&self.path);
+    }
+}
+
+fn owned(path: &Path, owner: &str) -> Error {
+    Error::new(
+        ErrorCode::Locked,
+        format!(
+            "{} is in use by the broker `{owner}` of this process; connect to its URL instead",
+            path.display()
+        ),
+    )
 }
 
 /// The one path under which a file that may not exist yet is known.

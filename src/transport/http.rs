@@ -1,4 +1,5 @@
-//! Brokers behind HTTP/1.1, over pools of kept-alive connections.
+//! Brokers behind HTTP/1.1, over pools of kept-alive connections; and those that were started in this process, which are
+//! asked the same way without one.
 
 use std::error::Error as _;
 use std::pin::Pin;
@@ -20,7 +21,7 @@ use super::balancer::Balancer;
 use super::pool::{self, Base};
 use super::retry::{self, Retry, Wire};
 use super::token::{Sent, Tokens};
-use super::{Answer, Request, ms};
+use super::{Answer, Request, inside, ms};
 use crate::config::Config;
 use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::log::Logger;
@@ -45,7 +46,7 @@ struct Http {
 
 impl HttpTransport {
     pub(super) fn new(
-        bases: Vec<String>,
+        bases: Vec<Base>,
         config: &Config,
         logger: &Arc<Logger>,
     ) -> Result<HttpTransport> {
@@ -57,10 +58,7 @@ impl HttpTransport {
             .collect();
         Ok(HttpTransport(Arc::new(Http {
             balancer: Balancer::new(urls, config, logger),
-            bases: bases
-                .into_iter()
-                .map(|base| Base::new(base, config.host_header.as_deref()))
-                .collect::<Result<_>>()?,
+            bases,
             headers: headers(config)?,
             tokens: Tokens::new(config.bearer_token.as_ref(), logger)?,
             config: config.clone(),
@@ -142,6 +140,9 @@ impl Http {
         left: &Arc<AtomicBool>,
     ) -> Result<Answer> {
         let base = &*self.bases[backend].url;
+        if let Some(name) = &self.bases[backend].inside {
+            return self.exchange_inside(name, request, token, left).await;
+        }
         let mut builder = self
             .client(backend)?
             .request(request.method.clone(), format!("{base}{}", request.path))
@@ -165,34 +166,8 @@ impl Http {
             .send()
             .await
             .map_err(|error| failure(base, &error, left))?;
-        let mut reply = Answer {
-            status: answer.status().as_u16(),
-            content_type: header(answer.headers(), CONTENT_TYPE).map(str::to_ascii_lowercase),
-            ..Answer::default()
-        };
-        match reply.status {
-            300..=399 => {
-                reply.location = header(answer.headers(), LOCATION)
-                    .and_then(|target| target.split(['?', '#']).next())
-                    .map(str::to_owned)
-            }
-            429 | 503 => {
-                reply.retry_after = header(answer.headers(), RETRY_AFTER)
-                    .and_then(|value| retry_after(value, SystemTime::now()))
-            }
-            _ => {}
-        }
-        let too_large = || {
-            Error::new(
-                ErrorCode::BadAnswer,
-                format!(
-                    "{base} answers more than {} bytes (maxAnswerBytes)",
-                    self.config.max_answer_bytes
-                ),
-            )
-            .with_outcome(Outcome::Unknown)
-            .with_http_status(reply.status)
-        };
+        let mut reply = head(answer.status().as_u16(), answer.headers());
+        let too_large = || self.too_large(base, reply.status);
         let expected = answer.content_length().unwrap_or(0) as usize;
         if expected > self.config.max_answer_bytes {
             return Err(too_large());
@@ -214,6 +189,50 @@ impl Http {
         }
         reply.body = Bytes::from(body);
         Ok(reply)
+    }
+
+    /// Hands a request to a broker of this process, with all that a connection would have carried.
+    async fn exchange_inside(
+        &self,
+        name: &str,
+        request: &Request,
+        token: &Sent,
+        left: &AtomicBool,
+    ) -> Result<Answer> {
+        let mut message = http::Request::new(request.body.clone().unwrap_or_default());
+        *message.method_mut() = request.method.clone();
+        *message.uri_mut() = request
+            .path
+            .parse()
+            .map_err(|error| Error::argument(format!("the request cannot be made: {error}")))?;
+        let headers = message.headers_mut();
+        headers.clone_from(&self.headers);
+        if request.body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(token) = &token.header {
+            headers.insert(AUTHORIZATION, token.clone());
+        }
+        left.store(true, Ordering::SeqCst);
+        let (parts, body) = inside::ask(name, message).await?.into_parts();
+        let mut reply = head(parts.status.as_u16(), &parts.headers);
+        if body.len() > self.config.max_answer_bytes {
+            return Err(self.too_large(name, reply.status));
+        }
+        reply.body = body;
+        Ok(reply)
+    }
+
+    fn too_large(&self, base: &str, status: u16) -> Error {
+        Error::new(
+            ErrorCode::BadAnswer,
+            format!(
+                "{base} answers more than {} bytes (maxAnswerBytes)",
+                self.config.max_answer_bytes
+            ),
+        )
+        .with_outcome(Outcome::Unknown)
+        .with_http_status(status)
     }
 
     fn client(&self, backend: usize) -> Result<reqwest::Client> {
@@ -345,6 +364,28 @@ fn outcome(left: &AtomicBool) -> Outcome {
         true => Outcome::Unknown,
         false => Outcome::NotApplied,
     }
+}
+
+/// An answer without its body.
+fn head(status: u16, headers: &HeaderMap) -> Answer {
+    let mut reply = Answer {
+        status,
+        content_type: header(headers, CONTENT_TYPE).map(str::to_ascii_lowercase),
+        ..Answer::default()
+    };
+    match status {
+        300..=399 => {
+            reply.location = header(headers, LOCATION)
+                .and_then(|target| target.split(['?', '#']).next())
+                .map(str::to_owned)
+        }
+        429 | 503 => {
+            reply.retry_after =
+                header(headers, RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()))
+        }
+        _ => {}
+    }
+    reply
 }
 
 fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {

@@ -5,6 +5,7 @@ mod balancer;
 mod embedded;
 mod health;
 mod http;
+mod inside;
 mod pool;
 mod retry;
 mod ring;
@@ -21,7 +22,10 @@ use tokio::time::Instant;
 pub(crate) use self::backoff::jittered;
 pub use self::balancer::{BackendHealth, BackendSink, BackendState, Backends};
 use self::embedded::EmbeddedTransport;
+pub(crate) use self::embedded::{FileClaim, open_broker};
 use self::http::HttpTransport;
+pub(crate) use self::inside::{Asked, Inside, Lost, register, unregister};
+use self::pool::Base;
 pub use self::token::{TokenSink, TokenWanted};
 use crate::config::{Config, Endpoint, Secret};
 use crate::error::{Error, ErrorCode, Outcome, Result};
@@ -234,7 +238,8 @@ impl Transport {
         let mut backend = None;
         for endpoint in config.endpoints()? {
             match endpoint {
-                Endpoint::Http(base) => bases.push(base),
+                Endpoint::Http(url) => bases.push(Base::http(url, config.host_header.as_deref())?),
+                Endpoint::Started(name) => bases.push(Base::inside(name)),
                 Endpoint::Embedded(embedded) => {
                     backend = Some(Backend::Embedded(EmbeddedTransport::new(embedded)))
                 }

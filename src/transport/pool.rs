@@ -13,19 +13,25 @@ use crate::error::{Error, ErrorCode, Result};
 
 /// How a backend is reached.
 pub(super) struct Base {
-    /// What the paths are appended to.
+    /// What the paths are appended to, and what messages name.
     pub(super) url: String,
+    /// The name of the broker, where it is one of this process.
+    pub(super) inside: Option<String>,
     /// The name to be dialled where the URL has another one.
     dial: Option<String>,
 }
 
 impl Base {
-    /// The base for an endpoint. With TLS a `hostHeader` is also the name in the handshake, so it takes the place of the
+    /// The base for a URL. With TLS a `hostHeader` is also the name in the handshake, so it takes the place of the
     /// address in the URL.
-    pub(super) fn new(url: String, host_header: Option<&str>) -> Result<Base> {
-        let as_it_is = |url| Ok(Base { url, dial: None });
+    pub(super) fn http(url: String, host_header: Option<&str>) -> Result<Base> {
+        let base = |url, dial| Base {
+            url,
+            dial,
+            inside: None,
+        };
         let Some(host_header) = host_header.filter(|_| url.starts_with("https:")) else {
-            return as_it_is(url);
+            return Ok(base(url, None));
         };
         let unreadable = || {
             Error::new(
@@ -41,10 +47,16 @@ impl Base {
         let (name, _) = split(host_header);
         parsed.set_host(Some(name)).map_err(|_| unreadable())?;
         parsed.set_port(port).map_err(|()| unreadable())?;
-        Ok(Base {
-            url: parsed.as_str().trim_end_matches('/').to_owned(),
-            dial,
-        })
+        Ok(base(parsed.as_str().trim_end_matches('/').to_owned(), dial))
+    }
+
+    /// The base for a broker that was started in this process.
+    pub(super) fn inside(name: String) -> Base {
+        Base {
+            url: format!("the broker `{name}`"),
+            dial: None,
+            inside: Some(name),
+        }
     }
 }
 
@@ -113,7 +125,7 @@ mod tests {
     #[test]
     fn x3_the_host_header_takes_the_place_of_the_address_where_tls_shows_it() {
         let base = |url: &str, header: Option<&str>| {
-            let base = Base::new(url.into(), header).unwrap();
+            let base = Base::http(url.into(), header).unwrap();
             (base.url, base.dial)
         };
         assert_eq!(

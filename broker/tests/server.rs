@@ -1,4 +1,4 @@
-//! The program: its flags, its end, and clients that go away.
+//! The program: its flags, and clients that wait or go away.
 
 mod common;
 
@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::server::{Server, agent, get, post, run};
 use serde_json::{Value, json};
@@ -65,26 +65,6 @@ fn an_open_address_needs_a_token() {
     let (code, said) = run(&["serve", "--durability", "often"]);
     assert_eq!(code, 2);
     assert!(said.contains("often"), "{said}");
-}
-
-#[test]
-fn sigterm_answers_parked_polls_and_ends_cleanly() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.db");
-    let mut server = Server::start(&["--data", path.to_str().unwrap()]);
-    push(&server, "a");
-    assert_eq!(pop(&server, "autoAck=true").0, 200);
-    let url = format!("{}/api/v1/pop/queue/q?wait=true&timeout=30000", server.base);
-    let poll = std::thread::spawn(move || get(&agent(), &url).unwrap());
-    sleep(Duration::from_millis(200));
-    let began = Instant::now();
-    assert!(server.terminate().success());
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
-    );
-    assert_eq!(poll.join().unwrap().0, 204);
 }
 
 #[test]

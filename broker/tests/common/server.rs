@@ -1,9 +1,10 @@
 //! The broker as a program of its own.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// The program under test.
@@ -38,7 +39,8 @@ impl Server {
         Server::spawn(&mut command)
     }
 
-    fn spawn(command: &mut Command) -> Server {
+    /// Starts a command that is whole, and reads where it listens.
+    pub fn spawn(command: &mut Command) -> Server {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
@@ -61,10 +63,14 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
     /// SIGTERM, and how it ended.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         self.child.wait().unwrap()
     }
 }
@@ -115,6 +121,26 @@ pub fn post(agent: &ureq::Agent, url: &str, body: &Value) -> Result<(u16, Value)
 /// GET; an error is a broken connection.
 pub fn get(agent: &ureq::Agent, url: &str) -> Result<(u16, Value), ureq::Error> {
     read(agent.get(url).call()?)
+}
+
+/// A request as it goes over a socket, whose connection ends with the answer.
+pub fn request(method: &str, target: &str, body: &str) -> String {
+    format!(
+        "{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// The answer to such a request: status and body.
+pub fn answer(stream: &mut impl Read) -> (u16, String) {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("{text:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
 }
 
 fn read(mut response: http::Response<ureq::Body>) -> Result<(u16, Value), ureq::Error> {

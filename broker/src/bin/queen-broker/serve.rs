@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
 use queen_broker::{
@@ -203,9 +203,16 @@ fn serve(config: Config) -> Result<(), String> {
             Some(served) = serving.join_next() => return finished(served),
         }
         let _ = end.send(());
+        let began = Instant::now();
         watch_for_impatience(signals, files);
         while let Some(served) = serving.join_next().await {
             finished(served)?;
+        }
+        if began.elapsed() >= timeout {
+            eprintln!(
+                "queen-broker: what was still under way after {} ms is cut off",
+                timeout.as_millis()
+            );
         }
         Ok(())
     });

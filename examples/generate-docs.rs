@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use queen::{ErrorCode, SETTINGS};
+use queen::{CONSUME_OPTIONS, ErrorCode, SETTINGS};
 
 fn main() -> std::io::Result<()> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
@@ -98,6 +98,27 @@ fn configuration() -> String {
          trusts what the platform trusts, or `tlsCaFile` alone. Files are read by the first call, whose error names what cannot be\n\
          used. Proxies of the environment are not used, and redirects are not followed. Answers may be\n\
          compressed with gzip.\n\n\
+         ## Consumers\n\n\
+         `queen_consume`, `queen_consume_events` and, in Rust, `ConsumeOptions` take an object with these keys. Numbers are at\n\
+         least 1; an unknown key is an error that names it.\n\n\
+         | key | type | default | meaning |\n|---|---|---|---|\n",
+    );
+    for option in CONSUME_OPTIONS {
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | {} |",
+            option.name,
+            option.kind,
+            cell(option.default),
+            cell(option.doc)
+        );
+    }
+    page.push_str(
+        "\n`limit` counts per worker, so that `concurrency` 4 and `limit` 10 hand over up to 40 messages; `limitTotal` is 10 for\n\
+         all. What a limit or a stop leaves of a batch is given back: it comes again at once, to whoever asks, and no retry is\n\
+         counted.\n\n\
+         A poll that fails is repeated, at first after 100 ms, later after up to 5 s, until the consumer is stopped. It ends\n\
+         with an error where asking again would change nothing: HTTP 400, 401, 403, 404 and 413, and a store that cannot be used.\n\n\
          ## Environment\n\n\
          `QUEEN_CLIENT_LOG` sends the log of every client to stderr: `true` or `info`, `debug`, `warn`, `error`. Anything else,\n\
          and no value, leaves it off. `docs/CALLBACKS.md` shows the lines.\n",

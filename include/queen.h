@@ -1118,7 +1118,8 @@ struct queen_future_t *queen_delivery_trace(const struct queen_delivery_t *deliv
                                             size_t len);
 
 /**
- * 1 when the lease is over for certain, so that no verdict can count any more and the messages come again; else 0.
+ * 1 when the lease is over for certain, so that no verdict can count any more and the messages come again; else 0. A handler
+ * that works for long asks now and then, and stops when it is.
  *
  * Negative: QUEEN_E_INVALID_ARGUMENT for NULL, QUEEN_E_FORKED in a forked child.
  *
@@ -1139,10 +1140,12 @@ void queen_delivery_free(struct queen_delivery_t *delivery);
 /**
  * Starts a consumer that hands deliveries to a handler.
  *
- * `options` is a JSON object of `len` bytes: `queue` (or `namespace`, `task`), `partition`, `consumerGroup`,
- * `concurrency` (1), `batch` (1), `limit` (none; messages per worker), `idleMillis` (never), `wait` (true),
- * `pollTimeoutMillis` (30000), `autoAck` (true; false leaves what the handler acks to verdicts by hand), `leaseSeconds`
- * (60), `renewLease` (true), `partitions` (1), `subscriptionMode`, `subscriptionFrom`, `maxHandlingSeconds` (3600).
+ * `options` is a JSON object of `len` bytes, whose keys docs/CONFIGURATION.md explains: `queue` (or `namespace`, `task`),
+ * `partition`, `consumerGroup`, `concurrency` (1), `batch` (1), `each` (false), `ordered` (true), `limit` (none; messages
+ * per worker), `limitTotal` (none; messages of all workers), `idleMillis` (never), `wait` (true), `pollTimeoutMillis`
+ * (30000), `autoAck` (true; false leaves what the handler acks to verdicts by hand), `commitOnDelivery` (false; true
+ * means at most once, and no verdicts), `leaseSeconds` (60), `renewLease` (true), `partitions` (1), `subscriptionMode`,
+ * `subscriptionFrom`, `maxHandlingSeconds` (3600).
  *
  * Returns NULL on failure, sets `*error` if it is not NULL, and runs `user_data_free` before it returns.
  *
@@ -1181,7 +1184,7 @@ struct queen_consumer_t *queen_consume_events(const struct queen_client_t *clien
 /**
  * A future that completes when the consumer has ended and its last handler has returned, with the summary
  * `{"reason": "limit"|"idle"|"stopped"|"closed", "deliveries", "messages", "acked", "nacked", "unsettled"}`, or with the
- * error that ended it.
+ * error that ended it; then the JSON of the future is the summary too, with the reason `error`.
  *
  * Ownership: `consumer` is borrowed; the future is returned and freed with queen_future_free().
  * Threads: any. Waiting for the future inside a handler of the consumer answers QUEEN_E_WOULD_DEADLOCK.

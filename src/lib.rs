@@ -59,8 +59,9 @@ pub use broker::{
 pub use client::{Client, Closed};
 pub use config::{Config, LoadBalancing, SETTINGS, Secret, Setting};
 pub use consume::{
-    AckOptions, ConsumeOptions, Consumer, ConsumerEvent, ConsumerSink, Delivery, MessageVerdict,
-    PopOptions, Popped, Settlement, StopReason, StopSignal, Summary,
+    AckOptions, CONSUME_OPTIONS, ConsumeOption, ConsumeOptions, Consumer, ConsumerEvent,
+    ConsumerSink, Delivery, MessageVerdict, PopOptions, Popped, Settlement, StopReason, StopSignal,
+    Summary,
 };
 pub use dispatch::Dispatcher;
 pub use error::{Error, ErrorCode, Outcome, Result};

@@ -149,23 +149,25 @@ impl Queue {
             .pop(Some(&self.name), self.partition.as_deref(), &options)
     }
 
-    /// Consumes with a handler that runs on threads of its own and may block.
-    pub fn consume(
+    /// Consumes with a handler that runs on threads of its own and may block. It returns a [`Settlement`], or what becomes
+    /// one: nothing, which is an ack, or a `Result`, whose error is a nack with its text. A panic is a nack too.
+    pub fn consume<R: Into<Settlement> + 'static>(
         &self,
-        handler: impl Fn(Delivery) -> Settlement + Send + Sync + 'static,
+        handler: impl Fn(Delivery) -> R + Send + Sync + 'static,
     ) -> Result<Consumer> {
         self.consume_with(ConsumeOptions::default(), handler)
     }
 
     /// Consumes with options; queue, partition and group come from here where the options name none.
-    pub fn consume_with(
+    pub fn consume_with<R: Into<Settlement> + 'static>(
         &self,
         mut options: ConsumeOptions,
-        handler: impl Fn(Delivery) -> Settlement + Send + Sync + 'static,
+        handler: impl Fn(Delivery) -> R + Send + Sync + 'static,
     ) -> Result<Consumer> {
         options.queue = options.queue.or_else(|| Some(self.name.clone()));
         options.partition = options.partition.or_else(|| self.partition.clone());
         options.group = options.group.or_else(|| self.group.clone());
+        let handler = move |delivery| handler(delivery).into();
         self.client
             .consume(options, ConsumerSink::Handler(Box::new(handler)))
     }

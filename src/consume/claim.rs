@@ -4,10 +4,11 @@
 //! lease. So verdicts leave in the order of the messages, each only when every earlier message has one, and a negative
 //! verdict travels with the acks before it and never with anything behind it.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::hub::Hub;
 use super::lease::Lease;
@@ -33,28 +34,32 @@ pub(crate) struct Verdict {
 pub(crate) struct Claim {
     hub: Arc<Hub>,
     pub(crate) messages: Vec<Message>,
+    /// Without one the broker itself has acked at delivery: there is nothing to settle, and the claim only lasts while
+    /// somebody has its messages in hand.
     lease: Option<Arc<Lease>>,
     /// Whether the broker takes `retry` as "not charged"; where it does not, the lease is left to end.
     gives_back: bool,
-    state: Mutex<State>,
-    end: watch::Sender<Option<End>>,
-    on_lost: OnLost,
+    pub(super) state: Mutex<State>,
+    /// Notified after each change of the state.
+    pub(super) changed: Notify,
+    pub(super) on_lost: OnLost,
 }
 
 /// Told once when the lease of a claim turns out to be lost, with whether that is certain.
 pub(crate) type OnLost = Option<Arc<dyn Fn(&Source, bool) + Send + Sync>>;
 
-struct State {
-    slots: Vec<Slot>,
+pub(super) struct State {
+    pub(super) slots: Vec<Slot>,
     /// The first message whose verdict has not been answered.
-    next: usize,
-    sending: bool,
-    /// Whether a handler, a poller or a caller has it in hand.
-    taken: bool,
+    pub(super) next: usize,
+    pub(super) sending: bool,
     /// Whether what has no verdict is left to the end of the lease.
     left: bool,
-    end: Option<End>,
-    told: bool,
+    pub(super) end: Option<End>,
+    /// Whether the broker has said that the lease is over. Verdicts are sent all the same: their answers end the claim.
+    pub(super) gone: bool,
+    /// Whether the loss was told, and as certain.
+    pub(super) told: Option<bool>,
     /// Answers to hand out once the lock is released.
     answers: Vec<Answer>,
 }
@@ -63,8 +68,12 @@ struct State {
 type Answer = (Arc<SettleCall>, usize, Result<AckResult>);
 
 #[derive(Default)]
-struct Slot {
-    verdict: Option<(Status, Option<String>)>,
+pub(super) struct Slot {
+    /// Whether a handler, a poller or a caller has it in hand.
+    in_hand: bool,
+    /// Whether nobody holds it any more, so that it goes back unless it has a verdict.
+    returned: bool,
+    pub(super) verdict: Option<(Status, Option<String>)>,
     /// The call that waits for the answer, and the place in its results.
     waiter: Option<(Arc<SettleCall>, usize)>,
 }
@@ -90,8 +99,6 @@ impl Claim {
         gives_back: bool,
         on_lost: OnLost,
     ) -> Arc<Claim> {
-        // Without a lease the broker itself has acked at delivery.
-        let end = lease.is_none().then_some(End::Settled);
         let slots = messages.iter().map(|_| Slot::default()).collect();
         let claim = Arc::new(Claim {
             hub: hub.clone(),
@@ -102,13 +109,13 @@ impl Claim {
                 slots,
                 next: 0,
                 sending: false,
-                taken: false,
                 left: false,
-                end,
-                told: false,
+                end: None,
+                gone: false,
+                told: None,
                 answers: Vec::new(),
             }),
-            end: watch::Sender::new(end),
+            changed: Notify::new(),
             on_lost,
         });
         if let Some(lease) = &claim.lease {
@@ -131,23 +138,68 @@ impl Claim {
         Dispatcher::new(&self.hub.core.dispatcher)
     }
 
-    /// Notes that a handler, a poller or a caller has it in hand. `false`: too late, it was given back or has ended.
-    pub(crate) fn take(&self) -> bool {
-        let mut state = lock(&self.state);
-        state.taken = true;
-        state.is_open()
+    /// Whether the broker has acked at delivery.
+    pub(crate) fn is_committed(&self) -> bool {
+        self.lease.is_none()
     }
 
-    pub(crate) fn is_lost(&self) -> bool {
-        matches!(lock(&self.state).end, Some(End::Lost | End::Nacked))
+    /// Notes that a handler, a poller or a caller has messages in hand. `false`: too late, they went back or the claim has
+    /// ended.
+    pub(crate) fn take(&self, range: &Range<usize>) -> bool {
+        let mut state = lock(&self.state);
+        let open = state.end.is_none();
+        let slots = state.slots[range.clone()].iter_mut();
+        slots.fold(false, |any, slot| {
+            slot.in_hand = true;
+            any || (open && slot.verdict.is_none())
+        })
+    }
+
+    /// Whether verdicts on some of these messages can no longer count.
+    pub(crate) fn is_lost(&self, range: &Range<usize>) -> bool {
+        let state = lock(&self.state);
+        match state.end {
+            Some(End::Lost) => true,
+            // The nack itself, and what lies behind it.
+            Some(End::Nacked) => range.end >= state.next,
+            Some(End::Settled | End::Closed) => false,
+            None => state.gone,
+        }
+    }
+
+    /// Whether nothing more of it should be handed over, because it would come again.
+    pub(crate) fn is_broken_off(&self) -> bool {
+        let state = lock(&self.state);
+        let negative =
+            |slot: &Slot| matches!(&slot.verdict, Some((status, _)) if status.is_negative());
+        state.end.is_some() || state.gone || state.left || state.slots.iter().any(negative)
+    }
+
+    /// Completes when each of these messages has a verdict, answered or not, or the claim has ended.
+    pub(crate) async fn settled(&self, range: &Range<usize>) {
+        self.until(|state| {
+            let mut slots = state.slots[range.clone()].iter();
+            (state.end.is_some() || slots.all(|slot| slot.verdict.is_some())).then_some(())
+        })
+        .await
     }
 
     /// Completes with the way the claim ended.
     pub(crate) async fn ended(&self) -> End {
-        let mut end = self.end.subscribe();
-        match end.wait_for(Option::is_some).await {
-            Ok(end) => end.unwrap_or(End::Lost),
-            Err(_) => End::Lost,
+        self.until(|state| state.end).await
+    }
+
+    async fn until<R>(&self, look: impl Fn(&State) -> Option<R>) -> R {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            let seen = look(&lock(&self.state));
+            match seen {
+                Some(seen) => return seen,
+                None => changed.await,
+            }
         }
     }
 
@@ -179,15 +231,8 @@ impl Claim {
 
     /// Gives verdicts on messages. Each counts once; the operation completes when the broker has answered all of them.
     pub(crate) fn settle(self: &Arc<Self>, verdicts: Vec<Verdict>) -> Pending<Vec<AckResult>> {
-        if let Some(verdict) = verdicts
-            .iter()
-            .find(|verdict| verdict.index >= self.messages.len())
-        {
-            return Pending::finished(Err(Error::argument(format!(
-                "verdict for message {}; the delivery has {} messages",
-                verdict.index,
-                self.messages.len()
-            ))));
+        if self.is_committed() {
+            return Pending::finished(Err(already_committed()));
         }
         if let Err(error) = self.hub.core.check_open() {
             return Pending::finished(Err(error));
@@ -223,11 +268,12 @@ impl Claim {
     }
 
     /// Runs `change` under the lock, and hands out the answers it left after the lock is released.
-    fn with_state<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+    pub(super) fn with_state<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
         let mut state = lock(&self.state);
         let result = change(&mut state);
         let answers = std::mem::take(&mut state.answers);
         drop(state);
+        self.changed.notify_waiters();
         for (call, place, answer) in answers {
             match answer {
                 Ok(answer) => call.note(place, answer),
@@ -240,12 +286,14 @@ impl Claim {
     /// Gives the same verdict to all messages of a range that have none. `None` when each has one already.
     pub(crate) fn settle_rest(
         self: &Arc<Self>,
+        range: &Range<usize>,
         status: Status,
         reason: Option<&str>,
     ) -> Option<Pending<Vec<AckResult>>> {
         let open: Vec<usize> = {
             let state = lock(&self.state);
-            (0..state.slots.len())
+            range
+                .clone()
                 .filter(|index| state.slots[*index].verdict.is_none())
                 .collect()
         };
@@ -258,32 +306,44 @@ impl Claim {
         (!open.is_empty()).then(|| self.settle(open.into_iter().map(verdict).collect()))
     }
 
-    /// Returns what has no verdict to the broker without charging a retry. Nobody waits for the answer.
-    pub(crate) fn give_back(self: &Arc<Self>) {
-        self.with_state(|state| self.return_rest(state));
+    /// Returns those of these messages that have no verdict to the broker, without charging a retry. Nobody waits for the
+    /// answer.
+    pub(crate) fn give_back(self: &Arc<Self>, range: &Range<usize>) {
+        self.with_state(|state| self.return_some(state, range, |_| true));
     }
 
-    /// As [`give_back`](Self::give_back), unless somebody has it in hand.
+    /// As [`give_back`](Self::give_back), for what nobody has in hand. What the broker has acked is kept: it would be lost.
     pub(crate) fn give_back_untaken(self: &Arc<Self>) {
-        self.with_state(|state| {
-            if !state.taken {
-                self.return_rest(state);
-            }
-        });
+        if !self.is_committed() {
+            let all = 0..self.messages.len();
+            self.with_state(|state| self.return_some(state, &all, |slot| !slot.in_hand));
+        }
     }
 
-    fn return_rest(self: &Arc<Self>, state: &mut State) {
+    fn return_some(
+        self: &Arc<Self>,
+        state: &mut State,
+        range: &Range<usize>,
+        which: impl Fn(&Slot) -> bool,
+    ) {
         if state.end.is_some() {
             return;
         }
-        if !self.gives_back {
-            state.left = true;
-            return self.end_if_left(state);
+        for slot in &mut state.slots[range.clone()] {
+            slot.returned |= which(slot);
         }
-        for slot in &mut state.slots {
-            if slot.verdict.is_none() {
-                slot.verdict = Some((Status::Retry, None));
-            }
+        self.go_on(state);
+    }
+
+    /// Goes on after a change: gives back what nobody holds any more, and sends what may be sent.
+    pub(super) fn go_on(self: &Arc<Self>, state: &mut State) {
+        let back = |slot: &&mut Slot| slot.returned && slot.verdict.is_none();
+        let mut back = state.slots.iter_mut().filter(back).peekable();
+        if back.peek().is_some() && !self.gives_back && !self.is_committed() {
+            state.left = true;
+            self.end_if_left(state);
+        } else {
+            back.for_each(|slot| slot.verdict = Some((Status::Retry, None)));
         }
         self.advance(state);
     }
@@ -293,53 +353,14 @@ impl Claim {
         self.with_state(|state| self.finish(state, End::Closed));
     }
 
-    /// The lease is over for certain: verdicts from now on answer `LeaseLost`.
-    pub(crate) fn lose(&self) {
-        let ended = self.with_state(|state| {
-            let open = state.end.is_none();
-            self.finish(state, End::Lost);
-            open
-        });
-        if ended {
-            self.tell_lost(true);
-        }
-    }
-
-    /// A renewal has failed: perhaps the lease is over. Verdicts are still sent, the broker decides.
-    pub(crate) fn doubt(&self) {
-        if lock(&self.state).end.is_none() {
-            self.tell_lost(false);
-        }
-    }
-
-    fn tell_lost(&self, certain: bool) {
-        if std::mem::replace(&mut lock(&self.state).told, true) {
-            return;
-        }
-        if certain {
-            self.hub.core.stats.leases.lost.add(1);
-        }
-        let source = self.source();
-        self.hub.core.logger.log(
-            Level::Warn,
-            "consumer.lease",
-            if certain {
-                "the lease is lost"
-            } else {
-                "the lease may be lost"
-            },
-            &[
-                ("partition", source.partition.clone().into()),
-                ("leaseId", source.lease_id.clone().into()),
-            ],
-        );
-        if let Some(on_lost) = &self.on_lost {
-            on_lost(source, certain);
-        }
-    }
-
     /// Sends what may be sent, unless a request of this claim is under way already.
     fn advance(self: &Arc<Self>, state: &mut State) {
+        if self.is_committed() {
+            if state.slots.iter().all(|slot| slot.verdict.is_some()) {
+                self.finish(state, End::Settled);
+            }
+            return;
+        }
         if state.end.is_some()
             || state.sending
             || state
@@ -492,7 +513,7 @@ impl Claim {
         }
     }
 
-    fn finish(&self, state: &mut State, end: End) {
+    pub(super) fn finish(&self, state: &mut State, end: End) {
         if state.end.is_some() {
             return;
         }
@@ -503,7 +524,6 @@ impl Claim {
             lease.release();
         }
         self.hub.claims.remove(self);
-        self.end.send_replace(Some(end));
     }
 
     fn id_of(&self, index: usize) -> String {
@@ -523,16 +543,19 @@ impl Drop for LostInPanic<'_> {
 }
 
 impl State {
-    /// Whether a message still waits for a verdict.
-    fn is_open(&self) -> bool {
-        self.end.is_none() && self.slots.iter().any(|slot| slot.verdict.is_none())
-    }
-
     fn answer(&mut self, index: usize, result: Result<AckResult>) {
         if let Some((call, place)) = self.slots[index].waiter.take() {
             self.answers.push((call, place, result));
         }
     }
+}
+
+/// There is nothing to settle.
+pub(super) fn already_committed() -> Error {
+    Error::new(
+        ErrorCode::AlreadySettled,
+        "the broker counted the messages as done when it handed them out; there is nothing to settle",
+    )
 }
 
 fn already_settled() -> Error {

@@ -4,162 +4,55 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use serde::Serialize;
+use tokio::sync::{Semaphore, watch};
 
 use super::claim::Claim;
 use super::delivery::Delivery;
 use super::hub::Hub;
 use super::lease::Renew;
+use super::options::ConsumeOptions;
+use super::quota::Quota;
 use crate::core::next_id;
 use crate::dispatch::Workers;
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::Level;
-use crate::options;
 use crate::pending::{Completer, Pending, WaitsFor};
 use crate::protocol::pop::Query;
-use crate::protocol::{QUEUE_MODE, check_name};
 use crate::runtime::{Life, Living, lock};
 use crate::transport;
 
-/// What to consume, and how. Every field but the queue (or namespace or task) has a default.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct ConsumeOptions {
-    /// The queue.
-    pub queue: Option<String>,
-    /// One partition of it; any partition when missing.
-    pub partition: Option<String>,
-    /// Queues by namespace, where no queue is named.
-    pub namespace: Option<String>,
-    /// Queues by task, where no queue is named.
-    pub task: Option<String>,
-    /// The consumer group; without one the queue has a single cursor for everybody.
-    #[serde(rename = "consumerGroup")]
-    pub group: Option<String>,
-    /// How many workers poll and handle side by side, each on another partition. Default 1.
-    pub concurrency: u64,
-    /// The most messages of one poll. Default 1.
-    pub batch: u64,
-    /// Each worker ends after that many messages handed over; a batch is never cut. Default: none.
-    pub limit: Option<u64>,
-    /// The consumer ends when nothing came and nothing ran for that long. Default: never.
-    pub idle_millis: Option<u64>,
-    /// Whether polls wait at the broker; without it an empty poll is repeated after 100 ms. Default true.
-    pub wait: bool,
-    /// How long a poll waits. Default 30 000.
-    pub poll_timeout_millis: u64,
-    /// Whether [`Settlement::Ack`] acks what has no verdict yet. If not, messages are settled by hand, and the library
-    /// keeps the lease until then. Default true.
-    pub auto_ack: bool,
-    /// The length of the lease, 60 by default.
-    pub lease_seconds: u64,
-    /// Whether leases are renewed while messages are unsettled. Default true.
-    pub renew_lease: bool,
-    /// The most partitions of one poll; their deliveries are handed over one after another. Default 1.
-    pub partitions: u64,
-    /// Where a group that is new starts: `all` or `new`. The broker's default is `new`.
-    pub subscription_mode: Option<String>,
-    /// Where a group that is new starts: `now` or an ISO 8601 time.
-    pub subscription_from: Option<String>,
-    /// After that long a delivery's lease is renewed no more and the delivery is lost. Default 3600.
-    pub max_handling_seconds: u64,
-}
-
-impl Default for ConsumeOptions {
-    fn default() -> Self {
-        ConsumeOptions {
-            queue: None,
-            partition: None,
-            namespace: None,
-            task: None,
-            group: None,
-            concurrency: 1,
-            batch: 1,
-            limit: None,
-            idle_millis: None,
-            wait: true,
-            poll_timeout_millis: 30_000,
-            auto_ack: true,
-            lease_seconds: 60,
-            renew_lease: true,
-            partitions: 1,
-            subscription_mode: None,
-            subscription_from: None,
-            max_handling_seconds: 3600,
-        }
-    }
-}
-
-impl ConsumeOptions {
-    /// Reads an options object with the keys in camelCase.
-    pub fn parse(json: &str) -> Result<ConsumeOptions> {
-        options::parse("consume", json)
-    }
-
-    /// The poll of a worker, without its waiting time.
-    fn query(&self) -> Result<Query> {
-        let numbers = [
-            ("concurrency", Some(self.concurrency), 10_000),
-            ("batch", Some(self.batch), 1_000_000),
-            ("limit", self.limit, u64::MAX),
-            ("idleMillis", self.idle_millis, u64::MAX),
-            (
-                "pollTimeoutMillis",
-                Some(self.poll_timeout_millis),
-                86_400_000,
-            ),
-            ("leaseSeconds", Some(self.lease_seconds), 86_400 * 365),
-            ("partitions", Some(self.partitions), 1_000_000),
-            (
-                "maxHandlingSeconds",
-                Some(self.max_handling_seconds),
-                86_400 * 365,
-            ),
-        ];
-        for (name, value, most) in numbers {
-            if let Some(value) = value.filter(|value| *value == 0 || *value > most) {
-                return Err(options::invalid(
-                    "consume",
-                    name,
-                    &value.to_string(),
-                    &format!("must be from 1 to {most}"),
-                ));
-            }
-        }
-        if let Some(queue) = &self.queue {
-            check_name("queue", queue, false)?;
-        }
-        let query = Query {
-            queue: self.queue.clone(),
-            partition: self.partition.clone(),
-            namespace: self.namespace.clone(),
-            task: self.task.clone(),
-            group: self.group.clone().filter(|group| group != QUEUE_MODE),
-            batch: self.batch,
-            wait_millis: None,
-            auto_ack: false,
-            lease_seconds: Some(self.lease_seconds),
-            partitions: self.partitions,
-            subscription_mode: self.subscription_mode.clone(),
-            subscription_from: self.subscription_from.clone(),
-        };
-        query.path()?;
-        Ok(query)
-    }
-}
-
 /// What a handler decides about the messages that have no verdict yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// A handler may return whatever becomes one: `()` is an ack, a `Result<(), E>` an ack or a nack with the error's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Settlement {
     /// They are done.
     Ack,
     /// They are not done: the first is charged a retry, all come again.
     Nack,
+    /// As [`Nack`](Settlement::Nack), with a reason that the dead-letter queue will show.
+    NackWith(String),
     /// Somebody who holds a clone of the delivery settles them later.
     Defer,
     /// The answer of a foreign handler that is none of the numbers it may be: a nack, and logged.
     Other(i32),
+}
+
+impl From<()> for Settlement {
+    fn from((): ()) -> Settlement {
+        Settlement::Ack
+    }
+}
+
+impl<E: std::fmt::Display> From<std::result::Result<(), E>> for Settlement {
+    fn from(result: std::result::Result<(), E>) -> Settlement {
+        match result {
+            Ok(()) => Settlement::Ack,
+            Err(error) => Settlement::NackWith(error.to_string()),
+        }
+    }
 }
 
 /// Where deliveries go.
@@ -192,7 +85,7 @@ pub enum ConsumerEvent {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum StopReason {
-    /// Each worker has reached the limit.
+    /// Each worker has reached its limit, or all together the total.
     Limit,
     /// Nothing came for `idle_millis`.
     Idle,
@@ -213,9 +106,10 @@ pub struct Summary {
     pub reason: StopReason,
     /// Deliveries handed over.
     pub deliveries: usize,
-    /// Messages in them.
+    /// Messages in them, each as often as it was handed over.
     pub messages: usize,
-    /// Messages whose ack the broker has answered.
+    /// Messages whose ack the broker has answered, or that it counted as done when it handed them out
+    /// (`commit_on_delivery`).
     pub acked: usize,
     /// Messages that were failed or dead-lettered.
     pub nacked: usize,
@@ -232,6 +126,10 @@ pub(crate) struct Shared {
     pub(super) options: ConsumeOptions,
     pub(super) query: Query,
     pub(super) handlers: Arc<Workers>,
+    /// What `limit_total` leaves.
+    pub(super) quota: Option<Quota>,
+    /// Bounds the messages that are in hand at the same time, where those of a partition do not wait for each other.
+    pub(super) side_by_side: Option<Arc<Semaphore>>,
     sink: Mutex<Option<Arc<ConsumerSink>>>,
     pub(super) stopping: watch::Sender<bool>,
     reason: Mutex<Option<StopReason>>,
@@ -264,12 +162,15 @@ impl Hub {
         let runtime = self.core.runtime()?;
         let id = next_id();
         let workers = options.concurrency as usize;
+        let (quota, ordered) = (options.limit_total.map(Quota::new), options.ordered);
         let shared = Arc::new(Shared {
             id,
             hub: self.clone(),
             options,
             query,
             handlers: Workers::handlers(self.core.id, id, workers),
+            quota,
+            side_by_side: (!ordered).then(|| Arc::new(Semaphore::new(workers))),
             sink: Mutex::new(Some(Arc::new(sink))),
             stopping: watch::Sender::new(false),
             reason: Mutex::default(),
@@ -473,19 +374,26 @@ impl Shared {
         self.finished.complete(result);
     }
 
+    /// What it did; the error that ended it carries that as its result.
     fn summary(&self) -> Result<Summary> {
-        if let Some(error) = lock(&self.error).clone() {
-            return Err(error);
-        }
         let counts = *lock(&self.counts);
-        Ok(Summary {
-            reason: lock(&self.reason).unwrap_or(StopReason::Stopped),
+        let summary = Summary {
+            // Without another reason every worker has ended by its limit.
+            reason: lock(&self.reason).unwrap_or(StopReason::Limit),
             deliveries: counts.deliveries,
             messages: counts.messages,
             acked: counts.acked,
             nacked: counts.nacked,
             unsettled: counts.messages - counts.acked - counts.nacked,
-        })
+        };
+        match lock(&self.error).clone() {
+            None => Ok(summary),
+            Some(error) => {
+                let reason = StopReason::Error;
+                let summary = Summary { reason, ..summary };
+                Err(error.with_result(serde_json::to_string(&summary).unwrap_or_default()))
+            }
+        }
     }
 
     pub(super) fn renewal(&self) -> Option<Renew> {

@@ -1,10 +1,11 @@
 //! What a consumer holds in hand: messages of one partition under one lease.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::claim::{Claim, Verdict};
+use super::claim::{Claim, Verdict, already_committed};
 use crate::core::Core;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, ErrorCode, Result};
@@ -20,11 +21,15 @@ use crate::protocol::pop::{Message, MessageDocument, Source};
 pub struct Delivery(Arc<Hold>);
 
 /// Gives back what has no verdict when nobody holds the delivery any more.
-struct Hold(Arc<Claim>);
+struct Hold {
+    claim: Arc<Claim>,
+    /// Which messages of the claim it is made of.
+    range: Range<usize>,
+}
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.give_back();
+        self.claim.give_back(&self.range);
     }
 }
 
@@ -43,11 +48,22 @@ pub struct MessageVerdict {
 
 impl Delivery {
     pub(crate) fn new(claim: Arc<Claim>) -> Delivery {
-        Delivery(Arc::new(Hold(claim)))
+        let range = 0..claim.messages.len();
+        Delivery(Arc::new(Hold { claim, range }))
+    }
+
+    /// A delivery of some of its messages, by their places in the claim.
+    pub(super) fn part(&self, range: Range<usize>) -> Delivery {
+        let claim = self.claim().clone();
+        Delivery(Arc::new(Hold { claim, range }))
     }
 
     pub(crate) fn claim(&self) -> &Arc<Claim> {
-        &self.0.0
+        &self.0.claim
+    }
+
+    pub(super) fn range(&self) -> &Range<usize> {
+        &self.0.range
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -57,12 +73,12 @@ impl Delivery {
     /// Notes that somebody has it in hand, so that a stop or close does not give it back behind their back. `false`: it is
     /// too late, the messages went back to the broker and must not be handled.
     pub fn take(&self) -> bool {
-        self.claim().take()
+        self.claim().take(self.range())
     }
 
     /// The messages, at least one.
     pub fn messages(&self) -> &[Message] {
-        &self.claim().messages
+        &self.claim().messages[self.range().clone()]
     }
 
     /// Queue, partition, lease and group that the messages share.
@@ -82,11 +98,15 @@ impl Delivery {
     }
 
     fn rest(&self, status: Status, reason: Option<&str>) -> Pending<Vec<AckResult>> {
-        self.claim().settle_rest(status, reason).unwrap_or_else(|| {
-            Pending::finished(Err(Error::new(
-                ErrorCode::AlreadySettled,
-                "every message of the delivery has a verdict",
-            )))
+        let settled = self.claim().settle_rest(self.range(), status, reason);
+        settled.unwrap_or_else(|| {
+            Pending::finished(Err(match self.claim().is_committed() {
+                true => already_committed(),
+                false => Error::new(
+                    ErrorCode::AlreadySettled,
+                    "every message of the delivery has a verdict",
+                ),
+            }))
         })
     }
 
@@ -95,11 +115,19 @@ impl Delivery {
         if verdicts.is_empty() {
             return Pending::finished(Err(Error::argument("verdicts is empty; give at least one")));
         }
+        let count = self.messages().len();
+        if let Some(verdict) = verdicts.iter().find(|verdict| verdict.index >= count) {
+            return Pending::finished(Err(Error::argument(format!(
+                "verdict for message {}; the delivery has {count} messages",
+                verdict.index
+            ))));
+        }
+        let first = self.range().start;
         self.claim().settle(
             verdicts
                 .into_iter()
                 .map(|verdict| Verdict {
-                    index: verdict.index,
+                    index: first + verdict.index,
                     status: verdict.status,
                     reason: verdict.error,
                 })
@@ -125,14 +153,15 @@ impl Delivery {
         self.claim().dispatcher()
     }
 
-    /// Whether the lease is over for certain, so that a verdict can no longer count.
+    /// Whether the lease is over for certain, so that a verdict can no longer count. A handler that works for long looks now
+    /// and then, and stops when it is.
     pub fn is_lost(&self) -> bool {
-        self.claim().is_lost()
+        self.claim().is_lost(self.range())
     }
 
     /// The delivery as a JSON object: `queue`, `partition`, `partitionId`, `leaseId`, `consumerGroup` and `messages`.
     pub fn to_json(&self) -> Result<String> {
-        document(self.claim())
+        document(self.messages())
     }
 }
 
@@ -159,21 +188,22 @@ pub(crate) struct DeliveryDocument<'a> {
 }
 
 impl<'a> DeliveryDocument<'a> {
-    pub(crate) fn new(claim: &'a Claim) -> DeliveryDocument<'a> {
-        let source = claim.source();
+    /// Of messages of one claim, at least one.
+    pub(crate) fn new(messages: &'a [Message]) -> DeliveryDocument<'a> {
+        let source = &messages[0].source;
         DeliveryDocument {
             queue: &source.queue,
             partition: &source.partition,
             partition_id: &source.partition_id,
             lease_id: &source.lease_id,
             consumer_group: &source.consumer_group,
-            messages: claim.messages.iter().map(MessageDocument::new).collect(),
+            messages: messages.iter().map(MessageDocument::new).collect(),
         }
     }
 }
 
-fn document(claim: &Claim) -> Result<String> {
-    serde_json::to_string(&DeliveryDocument::new(claim)).map_err(|error| {
+fn document(messages: &[Message]) -> Result<String> {
+    serde_json::to_string(&DeliveryDocument::new(messages)).map_err(|error| {
         Error::new(
             ErrorCode::Internal,
             format!("a delivery cannot be written as JSON: {error}"),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::claim::Claim;
 use super::hub::Hub;
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, Result};
 use crate::log::Level;
 use crate::protocol::lease;
 use crate::runtime::lock;
@@ -59,19 +59,18 @@ impl Lease {
         }
     }
 
-    fn each_claim(&self, act: impl Fn(&Claim)) {
-        let claims: Vec<_> = lock(&self.claims)
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
-        claims.iter().for_each(|claim| act(claim));
+    fn claims(&self) -> Vec<Arc<Claim>> {
+        let claims = lock(&self.claims);
+        claims.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Renews the lease at a third of its length until all its claims have ended.
     pub(crate) async fn keep(self: Arc<Self>, hub: Arc<Hub>, renew: Renew) {
-        let interval = Duration::from_secs(renew.lease_seconds) / 3;
+        let length = Duration::from_secs(renew.lease_seconds);
+        let interval = length / 3;
         let give_up = transport::after(renew.max_handling_seconds.saturating_mul(1000));
         let mut pause = interval;
+        let mut good_until = Instant::now() + length;
         while self.live.load(Ordering::SeqCst) > 0 {
             let next = (Instant::now() + pause).min(give_up);
             tokio::select! {
@@ -79,16 +78,23 @@ impl Lease {
                 _ = tokio::time::sleep_until(next) => {}
             }
             if Instant::now() >= give_up {
-                return self.each_claim(Claim::lose);
+                return self.claims().iter().for_each(|claim| claim.lose());
             }
-            pause = match self.extend(&hub, renew.lease_seconds, interval).await {
-                Ok(true) => interval,
-                Ok(false) => {
-                    self.each_claim(Claim::doubt);
+            let began = Instant::now();
+            // A verdict on its way may end its claim before or after the renewal; those tell nothing.
+            let waiting = Self::waiting(self.claims());
+            let renewal = self.extend(&hub, renew.lease_seconds, interval).await;
+            let waiting = Self::waiting(waiting);
+            pause = match renewal {
+                Ok(renewed) => {
+                    if renewed.is_some_and(|renewed| renewed < waiting.len() as u64) {
+                        waiting.iter().for_each(|claim| claim.doubt(false));
+                    }
+                    good_until = began + length;
                     interval
                 }
                 Err(error) if error.code() == ErrorCode::LeaseLost => {
-                    return self.each_claim(Claim::doubt);
+                    return waiting.iter().for_each(|claim| claim.doubt(true));
                 }
                 Err(error) => {
                     hub.core.logger.log(
@@ -100,25 +106,26 @@ impl Lease {
                             ("error", error.to_string().into()),
                         ],
                     );
+                    if Instant::now() >= good_until {
+                        waiting.iter().for_each(|claim| claim.doubt(false));
+                    }
                     interval.min(Duration::from_secs(1))
                 }
             };
         }
     }
 
-    /// Sends one renewal; `false` when the broker reports fewer claims than still live.
-    async fn extend(
-        &self,
-        hub: &Hub,
-        seconds: u64,
-        patience: Duration,
-    ) -> crate::error::Result<bool> {
+    fn waiting(mut claims: Vec<Arc<Claim>>) -> Vec<Arc<Claim>> {
+        claims.retain(|claim| claim.is_waiting());
+        claims
+    }
+
+    /// Sends one renewal; tells how many claims the broker has renewed, if it says so.
+    async fn extend(&self, hub: &Hub, seconds: u64, patience: Duration) -> Result<Option<u64>> {
         let deadline = Instant::now() + patience.max(Duration::from_secs(1));
         let request = Request::post(lease::path(&self.id)?, lease::body(seconds), deadline)
             .repeat(Repeat::Safe);
         let answer = hub.core.send(&request).await.and_then(Answer::success);
-        let renewal = hub.core.read_renewal(&self.id, answer)?;
-        let live = self.live.load(Ordering::SeqCst) as u64;
-        Ok(renewal.renewed.is_none_or(|renewed| renewed >= live))
+        Ok(hub.core.read_renewal(&self.id, answer)?.renewed)
     }
 }

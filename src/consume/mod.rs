@@ -7,15 +7,18 @@ mod consumer;
 mod delivery;
 mod hub;
 mod lease;
+mod lost;
+mod options;
 mod pop;
+mod quota;
 mod settle;
 mod worker;
 
 pub use self::ack::AckOptions;
 pub use self::consumer::{
-    ConsumeOptions, Consumer, ConsumerEvent, ConsumerSink, Settlement, StopReason, StopSignal,
-    Summary,
+    Consumer, ConsumerEvent, ConsumerSink, Settlement, StopReason, StopSignal, Summary,
 };
 pub use self::delivery::{Delivery, MessageVerdict};
 pub(crate) use self::hub::Hub;
+pub use self::options::{CONSUME_OPTIONS, ConsumeOption, ConsumeOptions};
 pub use self::pop::{PopOptions, Popped};

@@ -165,7 +165,7 @@ impl Popped {
             .0
             .claims
             .iter()
-            .map(|claim| DeliveryDocument::new(claim))
+            .map(|claim| DeliveryDocument::new(&claim.messages))
             .collect();
         serde_json::to_string(&Document { deliveries }).unwrap_or_else(|_| "null".into())
     }
@@ -266,15 +266,17 @@ impl Hub {
         let mut deliveries = Vec::with_capacity(answer.partitions.len());
         for messages in answer.partitions {
             let id = messages[0].source.lease_id.clone();
-            let lease =
-                (!id.is_empty()).then(|| match leases.iter().find(|lease| lease.id() == id) {
+            // What the broker has acked at delivery is never acked again, whatever it says of a lease.
+            let lease = (!query.auto_ack && !id.is_empty()).then(|| {
+                match leases.iter().find(|lease| lease.id() == id) {
                     Some(lease) => lease.clone(),
                     None => {
                         let lease = Lease::new(id);
                         leases.push(lease.clone());
                         lease
                     }
-                });
+                }
+            });
             let claim = Claim::new(self, messages, lease, answer.takes_retry, on_lost.clone());
             deliveries.push(Delivery::new(claim));
         }

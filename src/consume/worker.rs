@@ -1,15 +1,19 @@
 //! One worker of a consumer: poll, hand over, wait for the settlement, poll again.
 
+use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::claim::{Claim, OnLost};
 use super::consumer::{ConsumerEvent, ConsumerSink, Settlement, Shared, StopReason};
 use super::delivery::Delivery;
+use super::quota::Share;
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::Level;
 use crate::protocol::ack::Status;
@@ -32,15 +36,24 @@ impl Shared {
             &[("queue", self.options.queue.clone().into())],
         );
         while !self.is_stopping() {
-            if self.options.limit.is_some_and(|limit| handed >= limit) {
-                return self.note_reason(StopReason::Limit);
+            if self.is_at_limit(handed) {
+                return;
             }
+            let mut share = match &self.quota {
+                None => None,
+                Some(quota) => match self.until_stop(quota.take(self.options.batch)).await {
+                    Some(Some(share)) => Some(share),
+                    // All is handed over, or the consumer stops.
+                    Some(None) | None => return,
+                },
+            };
             let Some(patience) = self.patience() else {
                 // Idle means that no worker has anything to do, so it ends them all.
                 return self.ask_to_stop(StopReason::Idle);
             };
             let began = Instant::now();
-            match self.poll(patience).await {
+            let batch = share.as_ref().map_or(self.options.batch, Share::len);
+            match self.poll(patience, batch).await {
                 Some(Ok(deliveries)) => {
                     backoff = FIRST_BACKOFF;
                     if deliveries.is_empty() {
@@ -52,10 +65,12 @@ impl Shared {
                         continue;
                     }
                     self.touch();
-                    self.hand_over(deliveries, &mut handed).await;
+                    self.hand_over(deliveries, &mut handed, share.as_mut())
+                        .await;
                 }
                 Some(Err(error)) if ends_consumer(&error) => return self.fail(error),
                 Some(Err(error)) => {
+                    drop(share);
                     let most = Duration::from_millis(self.hub.core.config.retry_max_delay_millis);
                     let asked = error.retry_after().unwrap_or_default().min(most);
                     let pause = transport::jittered(backoff).max(asked);
@@ -76,26 +91,92 @@ impl Shared {
         }
     }
 
-    /// Hands deliveries over one after another. What a stop or the limit leaves goes back.
-    async fn hand_over(self: &Arc<Shared>, deliveries: Vec<Delivery>, handed: &mut u64) {
+    fn is_at_limit(&self, handed: u64) -> bool {
+        self.options.limit.is_some_and(|limit| handed >= limit)
+    }
+
+    /// Hands deliveries over one after another. What a stop or a limit leaves goes back.
+    async fn hand_over(
+        self: &Arc<Shared>,
+        deliveries: Vec<Delivery>,
+        handed: &mut u64,
+        mut share: Option<&mut Share<'_>>,
+    ) {
         let claims: Vec<_> = deliveries
             .iter()
             .map(|delivery| delivery.claim().clone())
             .collect();
         lock(&self.active).extend(claims.iter().cloned());
-        for delivery in deliveries {
-            if self.is_stopping() || self.options.limit.is_some_and(|limit| *handed >= limit) {
-                break;
+        if let Some(share) = &mut share {
+            share.keep(claims.iter().map(|claim| claim.messages.len() as u64).sum());
+        }
+        let side_by_side = &mut JoinSet::new();
+        for delivery in &deliveries {
+            let mut next = delivery.range().clone();
+            while !next.is_empty() {
+                // One more that is in hand at the same time.
+                let place = match &self.side_by_side {
+                    Some(places) => places.clone().acquire_owned().await.ok(),
+                    None => None,
+                };
+                let Some(part) = self.next_part(delivery, &next, *handed, share.as_deref()) else {
+                    break;
+                };
+                next.start = part.range().end;
+                let count = part.messages().len() as u64;
+                *handed += count;
+                if let Some(share) = &mut share {
+                    share.spend(count);
+                }
+                match place {
+                    None => self.handle(part).await,
+                    Some(place) => {
+                        let shared = self.clone();
+                        side_by_side.spawn(async move {
+                            shared.handle(part).await;
+                            drop(place);
+                        });
+                    }
+                }
+                self.touch();
             }
-            *handed += delivery.messages().len() as u64;
-            self.handle(delivery).await;
-            self.touch();
         }
+        while side_by_side.join_next().await.is_some() {}
+        // Gives back what was not handed over.
+        drop(deliveries);
         for claim in &claims {
-            claim.give_back();
             claim.ended().await;
+            let (acked, nacked) = claim.tally();
+            let mut counts = lock(&self.counts);
+            counts.acked += acked;
+            counts.nacked += nacked;
         }
+        self.touch();
         lock(&self.active).retain(|active| !claims.iter().any(|claim| Arc::ptr_eq(active, claim)));
+    }
+
+    /// What is handed over next of a delivery. `None`: nothing of it.
+    fn next_part(
+        &self,
+        delivery: &Delivery,
+        next: &Range<usize>,
+        handed: u64,
+        share: Option<&Share<'_>>,
+    ) -> Option<Delivery> {
+        let claim = delivery.claim();
+        // What the broker has acked at delivery would be lost, so it is handed over whatever happens.
+        if !claim.is_committed()
+            && (self.is_stopping() || self.is_at_limit(handed) || claim.is_broken_off())
+        {
+            return None;
+        }
+        let mut count = if self.options.each { 1 } else { next.len() };
+        if let Some(share) = share
+            && !claim.is_committed()
+        {
+            count = count.min(share.len() as usize);
+        }
+        (count > 0).then(|| delivery.part(next.start..next.start + count))
     }
 
     fn touch(&self) {
@@ -116,15 +197,28 @@ impl Shared {
         (!left.is_zero()).then(|| poll.min(left.max(Duration::from_millis(1))))
     }
 
+    /// The result of a future, unless the consumer stops first.
+    async fn until_stop<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut stopping = self.stopping.subscribe();
+        tokio::select! {
+            result = future => Some(result),
+            _ = stopping.wait_for(|stopping| *stopping) => None,
+        }
+    }
+
     /// Sleeps unless the consumer stops.
     async fn pause(&self, pause: Duration) {
-        let mut stopping = self.stopping.subscribe();
-        let _ = tokio::time::timeout(pause, stopping.wait_for(|stopping| *stopping)).await;
+        self.until_stop(tokio::time::sleep(pause)).await;
     }
 
     /// One poll, interrupted by a stop: its request is then kept for the grace period and what it brings goes back.
-    async fn poll(self: &Arc<Shared>, patience: Duration) -> Option<Result<Vec<Delivery>>> {
+    async fn poll(
+        self: &Arc<Shared>,
+        patience: Duration,
+        batch: u64,
+    ) -> Option<Result<Vec<Delivery>>> {
         let mut query = self.query.clone();
+        query.batch = batch;
         query.wait_millis = self.options.wait.then(|| transport::ms(patience).max(1));
         let weak = Arc::downgrade(self);
         let on_lost: OnLost = Some(Arc::new(move |source, certain| {
@@ -137,12 +231,14 @@ impl Shared {
         let deadline = transport::after(wait.saturating_add(hub.core.config.timeout_millis));
         let mut poll =
             Box::pin(async move { hub.poll(&query, deadline, || true, renew, on_lost).await });
-        let mut stopping = self.stopping.subscribe();
-        tokio::select! {
-            result = &mut poll => return Some(result),
-            _ = stopping.wait_for(|stopping| *stopping) => {}
+        if let Some(result) = self.until_stop(&mut poll).await {
+            return Some(result);
         }
         let grace = self.hub.core.cancel_grace();
+        if self.options.commit_on_delivery {
+            // What still comes cannot be given back, so it is handled.
+            return tokio::time::timeout(grace, poll).await.ok();
+        }
         if !grace.is_zero() {
             self.hub.core.background(async move {
                 let _ = tokio::time::timeout(grace, poll).await;
@@ -151,9 +247,9 @@ impl Shared {
         None
     }
 
-    /// Hands a delivery over and waits until the broker has answered its last verdict, or it is lost.
+    /// Hands a delivery over and waits until each message has its verdict, or it is lost.
     async fn handle(self: &Arc<Shared>, delivery: Delivery) {
-        let claim = delivery.claim().clone();
+        let (claim, range) = (delivery.claim().clone(), delivery.range().clone());
         let Some(sink) = self.sink() else { return };
         let logger = &self.hub.core.logger;
         if logger.wants(Level::Debug) {
@@ -164,14 +260,17 @@ impl Shared {
                 &[
                     ("partition", claim.source().partition.clone().into()),
                     ("leaseId", claim.source().lease_id.clone().into()),
-                    ("messages", claim.messages.len().into()),
+                    ("messages", range.len().into()),
                 ],
             );
         }
         {
             let mut counts = lock(&self.counts);
             counts.deliveries += 1;
-            counts.messages += claim.messages.len();
+            counts.messages += range.len();
+            if claim.is_committed() {
+                counts.acked += range.len();
+            }
         }
         match &*sink {
             ConsumerSink::Handler(_) => self.run_handler(sink, delivery).await,
@@ -181,15 +280,11 @@ impl Shared {
                 }
             }
         }
-        claim.ended().await;
-        let (acked, nacked) = claim.tally();
-        let mut counts = lock(&self.counts);
-        counts.acked += acked;
-        counts.nacked += nacked;
+        claim.settled(&range).await;
     }
 
     async fn run_handler(self: &Arc<Shared>, sink: Arc<ConsumerSink>, delivery: Delivery) {
-        let claim = delivery.claim().clone();
+        let (claim, range) = (delivery.claim().clone(), delivery.range().clone());
         let (done, returned) = oneshot::channel();
         let shared = self.clone();
         let job = move || {
@@ -203,8 +298,8 @@ impl Shared {
             };
             shared.running.fetch_sub(1, Ordering::SeqCst);
             drop(sink);
-            // A handler that panicked has not done its work.
-            let _ = done.send((settlement.unwrap_or(Settlement::Nack), delivery));
+            let settlement = settlement.unwrap_or_else(|panic| Settlement::NackWith(told(&*panic)));
+            let _ = done.send((settlement, delivery));
         };
         self.running.fetch_add(1, Ordering::SeqCst);
         if self.handlers.run(Box::new(job)).is_err() {
@@ -217,17 +312,15 @@ impl Shared {
         let Ok((settlement, delivery)) = returned.await else {
             return;
         };
-        match settlement {
+        let reason = match settlement {
             Settlement::Ack if self.options.auto_ack => {
-                self.settle_rest(&claim, Status::Completed);
+                return self.settle_rest(&claim, &range, Status::Completed, None);
             }
-            Settlement::Ack => {
-                // Settled by hand: the lease lives until the last verdict.
-                claim.ended().await;
-            }
-            Settlement::Nack => {
-                self.settle_rest(&claim, Status::Failed);
-            }
+            // Settled by hand: the lease lives until the last verdict.
+            Settlement::Ack => return claim.settled(&range).await,
+            Settlement::Defer => return,
+            Settlement::Nack => "the handler answered with a nack".into(),
+            Settlement::NackWith(reason) => reason,
             Settlement::Other(number) => {
                 self.hub.core.logger.log(
                     Level::Warn,
@@ -235,20 +328,26 @@ impl Shared {
                     "a handler answered with a number that is none of its answers, which counts as a nack",
                     &[("answer", number.into())],
                 );
-                self.settle_rest(&claim, Status::Failed);
+                "the handler answered with a number that is none of its answers".into()
             }
-            Settlement::Defer => {}
-        }
+        };
+        self.settle_rest(&claim, &range, Status::Failed, Some(&reason));
         drop(delivery);
     }
 
     /// The verdict of the handler for what has none; what the broker makes of it goes to the log.
-    fn settle_rest(&self, claim: &Arc<Claim>, status: Status) {
-        let reason = status
-            .is_negative()
-            .then_some("the handler answered with a nack");
-        let Some(settled) = claim.settle_rest(status, reason) else {
-            return;
+    fn settle_rest(
+        &self,
+        claim: &Arc<Claim>,
+        range: &Range<usize>,
+        status: Status,
+        reason: Option<&str>,
+    ) {
+        let settled = match claim.settle_rest(range, status, reason) {
+            // An ack of what the broker has acked already says nothing new.
+            Some(_) if claim.is_committed() && !status.is_negative() => return,
+            Some(settled) => settled,
+            None => return,
         };
         let (core, outcome) = (self.hub.core.clone(), settled.clone());
         settled.when_complete(move || {
@@ -264,6 +363,16 @@ impl Shared {
     }
 }
 
+/// What a handler panicked with.
+fn told(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    match text {
+        Some(text) => format!("the handler panicked: {text}"),
+        None => "the handler panicked".into(),
+    }
+}
+
 /// Errors that no further poll would mend.
 fn ends_consumer(error: &Error) -> bool {
     use ErrorCode::*;
@@ -273,6 +382,7 @@ fn ends_consumer(error: &Error) -> bool {
             | Forbidden
             | BadRequest
             | NotFound
+            | Unsupported
             | TooLarge
             | InvalidArgument
             | Closed

@@ -47,10 +47,12 @@ pub type queen_delivery_handler =
 
 /// Starts a consumer that hands deliveries to a handler.
 ///
-/// `options` is a JSON object of `len` bytes: `queue` (or `namespace`, `task`), `partition`, `consumerGroup`,
-/// `concurrency` (1), `batch` (1), `limit` (none; messages per worker), `idleMillis` (never), `wait` (true),
-/// `pollTimeoutMillis` (30000), `autoAck` (true; false leaves what the handler acks to verdicts by hand), `leaseSeconds`
-/// (60), `renewLease` (true), `partitions` (1), `subscriptionMode`, `subscriptionFrom`, `maxHandlingSeconds` (3600).
+/// `options` is a JSON object of `len` bytes, whose keys docs/CONFIGURATION.md explains: `queue` (or `namespace`, `task`),
+/// `partition`, `consumerGroup`, `concurrency` (1), `batch` (1), `each` (false), `ordered` (true), `limit` (none; messages
+/// per worker), `limitTotal` (none; messages of all workers), `idleMillis` (never), `wait` (true), `pollTimeoutMillis`
+/// (30000), `autoAck` (true; false leaves what the handler acks to verdicts by hand), `commitOnDelivery` (false; true
+/// means at most once, and no verdicts), `leaseSeconds` (60), `renewLease` (true), `partitions` (1), `subscriptionMode`,
+/// `subscriptionFrom`, `maxHandlingSeconds` (3600).
 ///
 /// Returns NULL on failure, sets `*error` if it is not NULL, and runs `user_data_free` before it returns.
 ///
@@ -175,7 +177,7 @@ unsafe fn started(
 
 /// A future that completes when the consumer has ended and its last handler has returned, with the summary
 /// `{"reason": "limit"|"idle"|"stopped"|"closed", "deliveries", "messages", "acked", "nacked", "unsettled"}`, or with the
-/// error that ended it.
+/// error that ended it; then the JSON of the future is the summary too, with the reason `error`.
 ///
 /// Ownership: `consumer` is borrowed; the future is returned and freed with queen_future_free().
 /// Threads: any. Waiting for the future inside a handler of the consumer answers QUEEN_E_WOULD_DEADLOCK.

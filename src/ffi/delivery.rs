@@ -337,7 +337,8 @@ pub unsafe extern "C" fn queen_delivery_trace(
     }
 }
 
-/// 1 when the lease is over for certain, so that no verdict can count any more and the messages come again; else 0.
+/// 1 when the lease is over for certain, so that no verdict can count any more and the messages come again; else 0. A handler
+/// that works for long asks now and then, and stops when it is.
 ///
 /// Negative: QUEEN_E_INVALID_ARGUMENT for NULL, QUEEN_E_FORKED in a forked child.
 ///

@@ -2,8 +2,10 @@
 
 mod buffers;
 mod consume;
+mod each;
 mod groups;
 mod letters;
+mod limits;
 mod produce;
 mod queues;
 mod settle;
@@ -56,6 +58,8 @@ fn main() -> ExitCode {
             buffers::TESTS,
             settle::TESTS,
             consume::TESTS,
+            each::TESTS,
+            limits::TESTS,
             queues::TESTS,
             letters::TESTS,
             traces::TESTS,

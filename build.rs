@@ -34,6 +34,7 @@ fn main() {
         "report",
         "statistics",
         "notice",
+        "broker",
     ] {
         builder = builder.with_src(root.join("src/ffi").join(file).with_extension("rs"));
     }

@@ -28,7 +28,7 @@ impl Object for queen_client_t {
 ///
 /// `config` is a URL, a JSON list of URLs, or a JSON object with the keys of docs/CONFIGURATION.md; `len` its length in
 /// bytes or QUEEN_NUL_TERMINATED. URLs are "embedded:" (a broker in this process, in memory), "embedded:///path/file.db"
-/// (in a file), "http://host:6632" and "https://host".
+/// (in a file), "embedded:?broker=NAME" (see queen_broker_start()), "http://host:6632" and "https://host".
 ///
 /// Returns NULL on failure and sets `*error`: QUEEN_E_INVALID_CONFIG names the key and the value, QUEEN_E_INVALID_JSON,
 /// QUEEN_E_INVALID_UTF8, QUEEN_E_INVALID_ARGUMENT. `error` may be NULL.
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn queen_client_new(
 
 /// Rust tells of a panic on stderr, but a library prints nothing; what was caught is reported as QUEEN_E_INTERNAL. The
 /// hook is that of the Rust runtime inside libqueen, which shares nothing with the host.
-fn stay_quiet() {
+pub(super) fn stay_quiet() {
     static QUIET: AtomicBool = AtomicBool::new(cfg!(test));
     if !QUIET.swap(true, Ordering::SeqCst) {
         std::panic::set_hook(Box::new(|_| ()));

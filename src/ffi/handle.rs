@@ -78,7 +78,7 @@ pub(crate) unsafe fn free<T: Object>(pointer: *mut T) {
 pub(crate) fn forked(what: &str) -> Error {
     Error::new(
         ErrorCode::Forked,
-        format!("this {what} was made before a fork(); make a new client in the child"),
+        format!("this {what} was made before a fork(); make a new one in the child"),
     )
 }
 

@@ -11,6 +11,7 @@
     clippy::indexing_slicing
 )]
 
+mod broker;
 mod client;
 mod codes;
 mod consumer;

@@ -260,5 +260,36 @@ TEST(store_open_at_the_fork_stays_the_parents) {
   scratch_end(&scratch);
 }
 
+static int child_uses_broker(void *argument) {
+  queen_broker_t *broker = (queen_broker_t *)argument, *own;
+  queen_client_t *client;
+  queen_future_t *future;
+  CHILD_CHECK(forked(queen_broker_faults(broker)));
+  CHILD_CHECK(forked(queen_broker_stop(broker, LONG_MS)));
+  CHILD_CHECK(forked(queen_broker_restart(broker)));
+  CHILD_CHECK(queen_broker_url(broker) == NULL && queen_broker_address(broker, 0) == NULL);
+  queen_broker_free(broker); /* leaks on purpose */
+  own = queen_broker_start("{\"testing\":true,\"name\":\"kin\"}", Z, NULL); /* the name is free here */
+  CHILD_CHECK(own != NULL);
+  client = queen_client_new(queen_broker_url(own), Z, NULL);
+  future = queen_push(client, "q", "p", "[{\"payload\":1}]", Z, NULL);
+  CHILD_CHECK(queen_future_wait(future, LONG_MS) == QUEEN_OK && queen_future_error(future) == NULL);
+  queen_future_free(future);
+  queen_client_free(client);
+  queen_broker_free(own);
+  return 0;
+}
+TEST(broker_of_the_parent_is_not_the_childs) {
+  queen_broker_t *broker = queen_broker_start("{\"testing\":true,\"name\":\"kin\",\"listen\":\"127.0.0.1:0\"}", Z, NULL);
+  queen_client_t *client = client_at(queen_broker_address(broker, 0));
+  push_n(client, "q", "p", 1, 1);
+  check_code(in_child(child_uses_broker, broker), 0);
+  push_n(client, "q", "p", 2, 1); /* the parent's lives on */
+  client_end(client);
+  wait_ok(queen_broker_stop(broker, LONG_MS));
+  queen_broker_free(broker);
+}
+
 TESTS(cmocka_unit_test(parents_handles_answer_forked), cmocka_unit_test(freeing_in_the_child_does_not_hang),
-      cmocka_unit_test(child_works_with_a_client_of_its_own), cmocka_unit_test(store_open_at_the_fork_stays_the_parents))
+      cmocka_unit_test(child_works_with_a_client_of_its_own), cmocka_unit_test(store_open_at_the_fork_stays_the_parents),
+      cmocka_unit_test(broker_of_the_parent_is_not_the_childs))

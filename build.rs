@@ -30,6 +30,7 @@ fn main() {
         "operations",
         "delivery",
         "consumer",
+        "transaction",
         "log",
         "report",
         "statistics",

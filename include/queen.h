@@ -171,6 +171,16 @@ extern "C" {
 #define QUEEN_E_ALREADY_SETTLED -503
 
 /**
+ * The transaction would pass an earlier message of the partition that is unsettled. Nothing was sent; settle that one first, or within the transaction.
+ */
+#define QUEEN_E_ORDER -504
+
+/**
+ * The broker rolled the transaction back: nothing of it was applied. brokerCode has the reason.
+ */
+#define QUEEN_E_ROLLED_BACK -505
+
+/**
  * Another process owns the store file. Run one `queen-broker serve` and let every process connect to it.
  */
 #define QUEEN_E_LOCKED -601
@@ -358,6 +368,21 @@ typedef struct queen_event_queue_t queen_event_queue_t;
  * Ownership: the host's until queen_future_free(), whatever route it was given.
  */
 typedef struct queen_future_t queen_future_t;
+
+/**
+ * Verdicts and pushes, to many queues and partitions, that a broker applies together or not at all.
+ *
+ * Nothing is sent before queen_transaction_commit(). A verdict that was added belongs to the transaction: another one on
+ * that message answers QUEEN_E_ALREADY_SETTLED, and what its handler returns does not count for it. Committed, the message
+ * is settled. Rolled back, or freed without a commit, it is unsettled again: whoever holds the delivery decides, and if
+ * nobody does it goes back to the broker without a retry charge. With an outcome that is not known it is lost, and comes
+ * again unless the commit was applied.
+ *
+ * An addition that fails makes every further one and the commit fail with the same error; the commit then sends nothing.
+ *
+ * Ownership: freed with queen_transaction_free() by whoever made it; it keeps what it needs of client and deliveries.
+ */
+typedef struct queen_transaction_t queen_transaction_t;
 
 /**
  * One event. Filled by queen_event_queue_poll(), given back with queen_events_free().
@@ -1221,6 +1246,105 @@ struct queen_future_t *queen_consumer_stop(const struct queen_consumer_t *consum
  * Threads: any.
  */
 void queen_consumer_free(struct queen_consumer_t *consumer);
+
+/**
+ * Makes a transaction. Nothing is sent.
+ *
+ * Returns NULL for NULL, and for a client of before a fork.
+ *
+ * Ownership: `client` is borrowed; the transaction is returned and freed with queen_transaction_free().
+ * Threads: any.
+ */
+struct queen_transaction_t *queen_transaction_new(const struct queen_client_t *client);
+
+/**
+ * Adds a verdict on the message at `index` of a delivery: `status` is "completed", "failed", "retry" or "dlq", NULL for
+ * "completed". Verdicts of one delivery may be added in any order; the commit must not pass a message that is unsettled.
+ *
+ * Returns QUEEN_OK. QUEEN_E_INVALID_ARGUMENT: NULL, an index beyond the delivery, another status, a delivery of another
+ * client. QUEEN_E_ALREADY_SETTLED: the message has a verdict. QUEEN_E_LEASE_LOST, QUEEN_E_CLOSED: none can count any more.
+ * QUEEN_E_INVALID_STATE: the commit was before.
+ *
+ * Ownership: both handles are borrowed, the delivery may be freed at once; `status` is copied.
+ * Threads: any.
+ */
+int32_t queen_transaction_ack(const struct queen_transaction_t *transaction,
+                              const struct queen_delivery_t *delivery,
+                              size_t index,
+                              const char *status);
+
+/**
+ * Adds verdicts on some messages of a delivery, `verdicts` as for queen_delivery_settle().
+ *
+ * Returns what queen_transaction_ack() returns, and QUEEN_E_INVALID_JSON.
+ *
+ * Ownership: both handles are borrowed, the delivery may be freed at once; `verdicts` is copied.
+ * Threads: any.
+ */
+int32_t queen_transaction_settle(const struct queen_transaction_t *transaction,
+                                 const struct queen_delivery_t *delivery,
+                                 const char *verdicts,
+                                 size_t len);
+
+/**
+ * Adds verdicts by ids, `acks` and `options` as for queen_ack(). Those of a live delivery of this client take it over as
+ * queen_transaction_ack() does; the rest goes to the broker as written. `timeoutMillis` does not matter here.
+ *
+ * Returns what queen_transaction_ack() returns, QUEEN_E_INVALID_JSON and QUEEN_E_INVALID_CONFIG.
+ *
+ * Ownership: `transaction` is borrowed; the texts are copied.
+ * Threads: any.
+ */
+int32_t queen_transaction_ack_ids(const struct queen_transaction_t *transaction,
+                                  const char *acks,
+                                  size_t acks_len,
+                                  const char *options);
+
+/**
+ * Adds a push of messages to one partition, `partition` and `items` as for queen_push(); missing ids are minted now.
+ *
+ * The commit is stored behind what this client has pushed to the partition before, and before what it pushes later.
+ *
+ * Returns QUEEN_OK, QUEEN_E_INVALID_ARGUMENT, QUEEN_E_INVALID_JSON, QUEEN_E_INVALID_UTF8, QUEEN_E_INVALID_STATE.
+ *
+ * Ownership: `transaction` is borrowed; the texts are copied.
+ * Threads: any.
+ */
+int32_t queen_transaction_push(const struct queen_transaction_t *transaction,
+                               const char *queue,
+                               const char *partition,
+                               const char *items,
+                               size_t items_len);
+
+/**
+ * Sends it all in one request, once: it is never repeated when a broker may have seen it.
+ *
+ * `options` is a JSON object or NULL: `timeoutMillis`.
+ *
+ * Result: `{"transactionId", "results"}` with one entry for each message and verdict, in order: `{"index", "type": "push",
+ * "transactionId", "messageId", "status"}` or `{"index", "type": "ack", "transactionId", "success", "error", "dlq",
+ * "noop"}`.
+ *
+ * Errors before anything is sent: that of an addition; QUEEN_E_INVALID_ARGUMENT without any; QUEEN_E_ORDER where the commit
+ * would pass an earlier message that is unsettled; QUEEN_E_LEASE_LOST; QUEEN_E_INVALID_STATE for a second commit.
+ * QUEEN_E_ROLLED_BACK: nothing was applied, the result has `reason` and the same entries with an `error`, and
+ * queen_error_json() has the reason as `brokerCode`. QUEEN_OUTCOME_UNKNOWN: it may have been applied; the error lists the
+ * ids of the pushes, and a second transaction with them is rolled back as "duplicate" if the first was.
+ *
+ * Ownership: `transaction` is borrowed and may be freed at once; `options` is copied; the future is returned and freed with
+ * queen_future_free().
+ * Threads: any, also inside a handler, which may wait for it.
+ */
+struct queen_future_t *queen_transaction_commit(const struct queen_transaction_t *transaction,
+                                                const char *options);
+
+/**
+ * Frees the transaction. Without a commit, its messages are unsettled again. NULL is ignored.
+ *
+ * Ownership: `transaction` is consumed; a commit runs on.
+ * Threads: any.
+ */
+void queen_transaction_free(struct queen_transaction_t *transaction);
 
 /**
  * Sends log records of `level` (QUEEN_LOG_*) and above to a callback, instead of where they went before. A NULL `handler`

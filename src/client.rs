@@ -95,6 +95,10 @@ impl Client {
         &self.0.0.producer
     }
 
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.0.0.hub
+    }
+
     /// Pops from a queue, or from any queue of the namespace or task that the options name.
     pub fn pop(
         &self,
@@ -102,7 +106,7 @@ impl Client {
         partition: Option<&str>,
         options: &PopOptions,
     ) -> Pending<Popped> {
-        let popping = self.0.0.hub.pop(queue, partition, options);
+        let popping = self.hub().pop(queue, partition, options);
         self.core().watch("client.pop", popping, || {
             vec![("queue", queue.into()), ("partition", partition.into())]
         })
@@ -110,14 +114,14 @@ impl Client {
 
     /// Starts a consumer; see [`ConsumeOptions`] and [`ConsumerSink`].
     pub fn consume(&self, options: ConsumeOptions, sink: ConsumerSink) -> Result<Consumer> {
-        self.0.0.hub.consume(options, sink)
+        self.hub().consume(options, sink)
     }
 
     /// Gives verdicts by ids. Those of a live delivery of this client settle it there; the rest goes to the broker as
     /// written.
     pub fn ack(&self, acks: Vec<Ack>, options: &AckOptions) -> Pending<Vec<AckResult>> {
         let count = acks.len();
-        let acking = self.0.0.hub.ack(acks, options);
+        let acking = self.hub().ack(acks, options);
         self.core()
             .watch("client.ack", acking, || vec![("messages", count.into())])
     }
@@ -129,8 +133,9 @@ impl Client {
         lease_seconds: u64,
         options: &RenewOptions,
     ) -> Pending<Renewal> {
-        let hub = &self.0.0.hub;
-        let renewing = hub.renew(lease_id, lease_seconds, options.timeout_millis);
+        let renewing = self
+            .hub()
+            .renew(lease_id, lease_seconds, options.timeout_millis);
         self.core().watch("client.renew", renewing, || {
             vec![
                 ("leaseId", lease_id.into()),

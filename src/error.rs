@@ -97,6 +97,10 @@ error_codes! {
         "The lease has ended; the messages will be delivered again.";
     AlreadySettled = -503, "QUEEN_E_ALREADY_SETTLED", retriable: false, fatal: false,
         "The message has a verdict already; this one changed nothing.";
+    Order = -504, "QUEEN_E_ORDER", retriable: false, fatal: false,
+        "The transaction would pass an earlier message of the partition that is unsettled. Nothing was sent; settle that one first, or within the transaction.";
+    RolledBack = -505, "QUEEN_E_ROLLED_BACK", retriable: false, fatal: false,
+        "The broker rolled the transaction back: nothing of it was applied. brokerCode has the reason.";
     Locked = -601, "QUEEN_E_LOCKED", retriable: true, fatal: false,
         "Another process owns the store file. Run one `queen-broker serve` and let every process connect to it.";
     Store = -602, "QUEEN_E_STORE", retriable: false, fatal: false,

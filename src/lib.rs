@@ -46,6 +46,7 @@ mod queue;
 mod runtime;
 mod stats;
 mod sys;
+mod transaction;
 mod transport;
 
 pub use admin::{
@@ -67,7 +68,9 @@ pub use dispatch::Dispatcher;
 pub use error::{Error, ErrorCode, Outcome, Result};
 pub use log::{Level, LogSink};
 pub use operation::{Operation, Parameter, operations, operations_json};
-pub use options::{BufferOptions, FlushOptions, PushOptions, RenewOptions, WhenFull};
+pub use options::{
+    BufferOptions, FlushOptions, PushOptions, RenewOptions, TransactionOptions, WhenFull,
+};
 pub use output::{AnyPending, Document, Output};
 pub use pending::Pending;
 pub use produce::{DeliveryReport, DeliveryStatus, Flushed, ReportSink};
@@ -76,10 +79,12 @@ pub use protocol::lease::Renewal;
 pub use protocol::pop::{Message, Source};
 pub use protocol::push::{Item, PushResult};
 pub use protocol::queue::QueueOptions;
+pub use protocol::transaction::{Committed, RollbackReason, TransactionResult};
 pub use queue::Queue;
 pub use runtime::{Life, Living, shutdown};
 pub use stats::{
     BufferStats, ConsumerStats, FailureStats, Latency, LatencyStats, LeaseStats, MessageStats,
-    PendingStats, RequestStats, Statistics, StatisticsSink,
+    PendingStats, RequestStats, Statistics, StatisticsSink, TransactionStats,
 };
+pub use transaction::Transaction;
 pub use transport::{BackendHealth, BackendSink, BackendState, Backends, TokenSink, TokenWanted};

@@ -33,6 +33,11 @@ deadline_options! {
     RenewOptions, "renew"
 }
 
+deadline_options! {
+    /// How to commit a transaction.
+    TransactionOptions, "transaction.commit"
+}
+
 /// How to push.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -14,6 +14,7 @@ use crate::produce::Flushed;
 use crate::protocol::ack::AckResult;
 use crate::protocol::lease::Renewal;
 use crate::protocol::push::PushResult;
+use crate::protocol::transaction::Committed;
 use crate::stats::Statistics;
 
 /// A document of the broker, passed through as it is.
@@ -73,6 +74,7 @@ output_by_serde!(
     Vec<PushResult>,
     Vec<AckResult>,
     Renewal,
+    Committed,
     Flushed,
     Closed,
     Summary,

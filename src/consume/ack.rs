@@ -36,6 +36,29 @@ impl AckOptions {
     pub fn parse(json: &str) -> Result<AckOptions> {
         options::parse("ack", json)
     }
+
+    /// The group as the wire names it.
+    pub(crate) fn group(&self) -> &str {
+        self.group.as_deref().unwrap_or(QUEUE_MODE)
+    }
+
+    /// Refuses acks that say too little.
+    pub(crate) fn check(&self, acks: &[Ack]) -> Result<()> {
+        if acks.is_empty() {
+            return Err(Error::argument("acks is empty; give at least one"));
+        }
+        for (index, ack) in acks.iter().enumerate() {
+            let key = |key: &str| format!("acks[{index}].{key}");
+            check_name(&key("transactionId"), &ack.transaction_id, true)?;
+            check_name(&key("partitionId"), &ack.partition_id, false)?;
+            if ack.lease_id.as_deref().unwrap_or_default().is_empty() && !self.unfenced {
+                return Err(Error::argument(format!(
+                    "acks[{index}].leaseId is missing; without it the broker checks nothing (set `unfenced` to allow that)"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Acks that speak of one live claim of this client, with their places in the call.
@@ -49,13 +72,10 @@ impl Hub {
         acks: Vec<Ack>,
         options: &AckOptions,
     ) -> Pending<Vec<AckResult>> {
-        if let Err(error) = check(&acks, options) {
+        if let Err(error) = options.check(&acks) {
             return Pending::finished(Err(error));
         }
-        let group = options
-            .group
-            .clone()
-            .unwrap_or_else(|| QUEUE_MODE.to_owned());
+        let group = options.group().to_owned();
         let deadline = transport::after(
             options
                 .timeout_millis
@@ -150,15 +170,7 @@ impl Hub {
         let mut settlements = Settlements::new();
         let mut rest = Vec::new();
         for (place, ack) in acks.into_iter().enumerate() {
-            let lease_id = ack.lease_id.as_deref().unwrap_or_default();
-            let claim = self.claims.find(&ack.partition_id, lease_id);
-            let claim = claim.filter(|claim| claim.source().consumer_group == group);
-            let found = claim.and_then(|claim| {
-                claim
-                    .position(&ack.transaction_id)
-                    .map(|index| (claim, index))
-            });
-            match found {
+            match self.live(&ack, group) {
                 Some((claim, index)) => {
                     let key = Arc::as_ptr(&claim) as usize;
                     let entry = settlements
@@ -175,6 +187,14 @@ impl Hub {
             }
         }
         (settlements, rest)
+    }
+
+    /// The live claim that an ack speaks of, and which of its messages.
+    pub(crate) fn live(&self, ack: &Ack, group: &str) -> Option<(Arc<Claim>, usize)> {
+        let lease_id = ack.lease_id.as_deref().unwrap_or_default();
+        let claim = self.claims.find(&ack.partition_id, lease_id)?;
+        let index = claim.position(&ack.transaction_id)?;
+        (claim.source().consumer_group == group).then_some((claim, index))
     }
 
     /// Renews a lease by its id.
@@ -224,25 +244,6 @@ impl Core {
         self.stats.leases.note_renewal(renewal.is_ok());
         renewal
     }
-}
-
-fn check(acks: &[Ack], options: &AckOptions) -> Result<()> {
-    if acks.is_empty() {
-        return Err(Error::argument("acks is empty; give at least one"));
-    }
-    for (index, ack) in acks.iter().enumerate() {
-        check_name(
-            &format!("acks[{index}].transactionId"),
-            &ack.transaction_id,
-            true,
-        )?;
-        if ack.lease_id.as_deref().unwrap_or_default().is_empty() && !options.unfenced {
-            return Err(Error::argument(format!(
-                "acks[{index}].leaseId is missing; without it the broker checks nothing (set `unfenced` to allow that)"
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn refused(ack: &Ack, error: &Error) -> AckResult {

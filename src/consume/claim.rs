@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::hub::Hub;
 use super::lease::Lease;
 use super::settle::SettleCall;
+use super::taken::Hold;
 use crate::core::Core;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, ErrorCode, Outcome, Result};
@@ -74,6 +75,8 @@ pub(super) struct Slot {
     /// Whether nobody holds it any more, so that it goes back unless it has a verdict.
     returned: bool,
     pub(super) verdict: Option<(Status, Option<String>)>,
+    /// Whether a transaction has taken over the verdict.
+    pub(super) hold: Option<Hold>,
     /// The call that waits for the answer, and the place in its results.
     waiter: Option<(Arc<SettleCall>, usize)>,
 }
@@ -151,7 +154,7 @@ impl Claim {
         let slots = state.slots[range.clone()].iter_mut();
         slots.fold(false, |any, slot| {
             slot.in_hand = true;
-            any || (open && slot.verdict.is_none())
+            any || (open && !slot.is_taken())
         })
     }
 
@@ -250,7 +253,7 @@ impl Claim {
                 let end = state.end;
                 let slot = &mut state.slots[verdict.index];
                 let refusal = match end {
-                    _ if slot.verdict.is_some() => already_settled(),
+                    _ if slot.is_taken() => already_settled(),
                     Some(End::Settled) => already_settled(),
                     Some(End::Closed) => closed(),
                     Some(End::Lost | End::Nacked) => lost(),
@@ -283,6 +286,13 @@ impl Claim {
         result
     }
 
+    /// Those of these messages that have no verdict.
+    pub(crate) fn unsettled(&self, range: &Range<usize>) -> Vec<usize> {
+        let state = lock(&self.state);
+        let open = |index: &usize| !state.slots[*index].is_taken();
+        range.clone().filter(open).collect()
+    }
+
     /// Gives the same verdict to all messages of a range that have none. `None` when each has one already.
     pub(crate) fn settle_rest(
         self: &Arc<Self>,
@@ -290,13 +300,7 @@ impl Claim {
         status: Status,
         reason: Option<&str>,
     ) -> Option<Pending<Vec<AckResult>>> {
-        let open: Vec<usize> = {
-            let state = lock(&self.state);
-            range
-                .clone()
-                .filter(|index| state.slots[*index].verdict.is_none())
-                .collect()
-        };
+        let open = self.unsettled(range);
         // A negative verdict ends the lease at the first message; the ones behind it only come again.
         let verdict = |index: usize| Verdict {
             index,
@@ -337,7 +341,7 @@ impl Claim {
 
     /// Goes on after a change: gives back what nobody holds any more, and sends what may be sent.
     pub(super) fn go_on(self: &Arc<Self>, state: &mut State) {
-        let back = |slot: &&mut Slot| slot.returned && slot.verdict.is_none();
+        let back = |slot: &&mut Slot| slot.returned && !slot.is_taken();
         let mut back = state.slots.iter_mut().filter(back).peekable();
         if back.peek().is_some() && !self.gives_back && !self.is_committed() {
             state.left = true;
@@ -399,9 +403,10 @@ impl Claim {
         }
     }
 
-    /// Ends a claim that is left to its lease, once the verdicts given before are answered.
+    /// Ends a claim that is left to its lease, once the verdicts given before are answered and transactions have ended.
     fn end_if_left(&self, state: &mut State) {
-        if state.left && !state.sending && self.ready(state).is_empty() {
+        let held = state.slots.iter().any(|slot| slot.hold.is_some());
+        if state.left && !state.sending && !held && self.ready(state).is_empty() {
             self.finish(state, End::Lost);
         }
     }
@@ -542,6 +547,13 @@ impl Drop for LostInPanic<'_> {
     }
 }
 
+impl Slot {
+    /// Whether it has a verdict, or will get that of a transaction.
+    fn is_taken(&self) -> bool {
+        self.verdict.is_some() || self.hold.is_some()
+    }
+}
+
 impl State {
     fn answer(&mut self, index: usize, result: Result<AckResult>) {
         if let Some((call, place)) = self.slots[index].waiter.take() {
@@ -558,14 +570,14 @@ pub(super) fn already_committed() -> Error {
     )
 }
 
-fn already_settled() -> Error {
+pub(super) fn already_settled() -> Error {
     Error::new(
         ErrorCode::AlreadySettled,
         "the message has a verdict already",
     )
 }
 
-fn closed() -> Error {
+pub(super) fn closed() -> Error {
     Error::new(
         ErrorCode::Closed,
         "the client or consumer was closed before the verdict was answered",
@@ -573,7 +585,7 @@ fn closed() -> Error {
     .with_outcome(Outcome::Unknown)
 }
 
-fn lost() -> Error {
+pub(super) fn lost() -> Error {
     Error::new(
         ErrorCode::LeaseLost,
         "the lease has ended; the message will be delivered again",

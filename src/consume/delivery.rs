@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::claim::{Claim, Verdict, already_committed};
+use super::hub::Hub;
 use crate::core::Core;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, ErrorCode, Result};
@@ -46,6 +47,20 @@ pub struct MessageVerdict {
     pub error: Option<String>,
 }
 
+impl MessageVerdict {
+    /// Reads a JSON array of `{"index", "status", "error"?}`.
+    pub fn parse_list(json: &str) -> Result<Vec<MessageVerdict>> {
+        serde_json::from_str(json).map_err(|error| {
+            Error::new(
+                ErrorCode::InvalidJson,
+                format!(
+                    "verdicts: {error}; expected an array of {{\"index\", \"status\", \"error\"?}}"
+                ),
+            )
+        })
+    }
+}
+
 impl Delivery {
     pub(crate) fn new(claim: Arc<Claim>) -> Delivery {
         let range = 0..claim.messages.len();
@@ -62,12 +77,17 @@ impl Delivery {
         &self.0.claim
     }
 
-    pub(super) fn range(&self) -> &Range<usize> {
+    pub(crate) fn range(&self) -> &Range<usize> {
         &self.0.range
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         self.claim().core()
+    }
+
+    /// Whether it came from that client.
+    pub(crate) fn is_of(&self, hub: &Arc<Hub>) -> bool {
+        Arc::ptr_eq(self.core(), &hub.core)
     }
 
     /// Notes that somebody has it in hand, so that a stop or close does not give it back behind their back. `false`: it is
@@ -115,36 +135,35 @@ impl Delivery {
         if verdicts.is_empty() {
             return Pending::finished(Err(Error::argument("verdicts is empty; give at least one")));
         }
+        match self.verdicts(verdicts) {
+            Ok(verdicts) => self.claim().settle(verdicts),
+            Err(error) => Pending::finished(Err(error)),
+        }
+    }
+
+    /// Verdicts by the places in the claim.
+    pub(crate) fn verdicts(&self, verdicts: Vec<MessageVerdict>) -> Result<Vec<Verdict>> {
         let count = self.messages().len();
         if let Some(verdict) = verdicts.iter().find(|verdict| verdict.index >= count) {
-            return Pending::finished(Err(Error::argument(format!(
+            return Err(Error::argument(format!(
                 "verdict for message {}; the delivery has {count} messages",
                 verdict.index
-            ))));
+            )));
         }
         let first = self.range().start;
-        self.claim().settle(
-            verdicts
-                .into_iter()
-                .map(|verdict| Verdict {
-                    index: first + verdict.index,
-                    status: verdict.status,
-                    reason: verdict.error,
-                })
-                .collect(),
-        )
+        let verdicts = verdicts.into_iter().map(|verdict| Verdict {
+            index: first + verdict.index,
+            status: verdict.status,
+            reason: verdict.error,
+        });
+        Ok(verdicts.collect())
     }
 
     /// As [`settle`](Self::settle), from a JSON array of `{"index", "status", "error"?}`.
     pub fn settle_json(&self, json: &str) -> Pending<Vec<AckResult>> {
-        match serde_json::from_str(json) {
+        match MessageVerdict::parse_list(json) {
             Ok(verdicts) => self.settle(verdicts),
-            Err(error) => Pending::finished(Err(Error::new(
-                ErrorCode::InvalidJson,
-                format!(
-                    "verdicts: {error}; expected an array of {{\"index\", \"status\", \"error\"?}}"
-                ),
-            ))),
+            Err(error) => Pending::finished(Err(error)),
         }
     }
 

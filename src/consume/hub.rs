@@ -15,6 +15,8 @@ use crate::stats::ConsumerStats;
 pub(crate) struct Hub {
     pub(crate) core: Arc<Core>,
     pub(crate) claims: Claims,
+    /// Held while a transaction takes its places.
+    pub(crate) commits: Mutex<()>,
     consumers: Mutex<HashMap<u64, Weak<Shared>>>,
 }
 
@@ -23,6 +25,7 @@ impl Hub {
         Arc::new(Hub {
             core: core.clone(),
             claims: Claims::default(),
+            commits: Mutex::default(),
             consumers: Mutex::default(),
         })
     }

@@ -12,9 +12,11 @@ mod options;
 mod pop;
 mod quota;
 mod settle;
+mod taken;
 mod worker;
 
 pub use self::ack::AckOptions;
+pub(crate) use self::claim::{Claim, Verdict};
 pub use self::consumer::{
     Consumer, ConsumerEvent, ConsumerSink, Settlement, StopReason, StopSignal, Summary,
 };
@@ -22,3 +24,4 @@ pub use self::delivery::{Delivery, MessageVerdict};
 pub(crate) use self::hub::Hub;
 pub use self::options::{CONSUME_OPTIONS, ConsumeOption, ConsumeOptions};
 pub use self::pop::{PopOptions, Popped};
+pub(crate) use self::taken::Taken;

@@ -87,6 +87,12 @@ pub const QUEEN_E_LEASE_LOST: i32 = -502;
 /// The message has a verdict already; this one changed nothing.
 pub const QUEEN_E_ALREADY_SETTLED: i32 = -503;
 
+/// The transaction would pass an earlier message of the partition that is unsettled. Nothing was sent; settle that one first, or within the transaction.
+pub const QUEEN_E_ORDER: i32 = -504;
+
+/// The broker rolled the transaction back: nothing of it was applied. brokerCode has the reason.
+pub const QUEEN_E_ROLLED_BACK: i32 = -505;
+
 /// Another process owns the store file. Run one `queen-broker serve` and let every process connect to it.
 pub const QUEEN_E_LOCKED: i32 = -601;
 

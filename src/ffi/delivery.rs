@@ -39,6 +39,10 @@ impl queen_delivery_t {
             json: OnceLock::new(),
         }
     }
+
+    pub(super) fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
 }
 
 /// One message of a delivery: pointer and length of each field, UTF-8, not NUL-terminated.

@@ -26,5 +26,6 @@ mod notice;
 mod operations;
 mod report;
 mod statistics;
+mod transaction;
 mod user_data;
 mod version;

@@ -16,7 +16,7 @@ use crate::protocol::ack;
 pub(super) static TABLE: &[&Operation] = &[&PUSH, &POP, &ACK, &RENEW, &FLUSH, &STATS];
 
 /// A parameter that is read by serde.
-const fn described(
+pub(super) const fn described(
     name: &'static str,
     kind: &'static str,
     default: &'static str,

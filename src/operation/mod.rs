@@ -10,6 +10,7 @@ mod route;
 pub(crate) mod status;
 pub(crate) mod system;
 pub(crate) mod trace;
+mod transaction;
 
 use once_cell::sync::Lazy;
 use serde_json::{Value, json};
@@ -164,6 +165,7 @@ const TIMEOUT: Parameter = Parameter::number(
 /// The families, in the order of the documentation.
 static FAMILIES: &[&[&Operation]] = &[
     messaging::TABLE,
+    transaction::TABLE,
     queue::TABLE,
     dlq::TABLE,
     message::TABLE,

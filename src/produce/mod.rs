@@ -13,6 +13,7 @@ mod state;
 mod turns;
 mod unsettled;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -120,11 +121,7 @@ impl Producer {
                 producer.change(|state, now| state.join(address, messages, now));
             let (settled, ended, place) = (producer.clone(), pending.clone(), address.clone());
             pending.when_complete(move || settled.note_end(number, &place, &ended));
-            let ticket = Ticket {
-                producer: producer.clone(),
-                address,
-                turn: tokio::sync::Mutex::new(turn),
-            };
+            let ticket = Ticket::new(&producer, address, turn);
             async move {
                 ticket.turn().await;
                 if !pending.mark_sent() {
@@ -180,6 +177,31 @@ impl Producer {
         if logger.wants(level) {
             logger.log(level, "producer.push", message, &address.fields(&[outcome]));
         }
+    }
+
+    /// Lines up in several partitions at once, with that many messages for each: behind everything that was pushed there
+    /// before. Where several take the same partitions, all see the others in the same order.
+    pub(crate) fn line_up<T: Clone + Send + Sync + 'static>(
+        self: &Arc<Producer>,
+        places: BTreeMap<(String, String), usize>,
+        ended: &Pending<T>,
+    ) -> Places {
+        let mut numbers = Vec::with_capacity(places.len());
+        let tickets = self.change(|state, now| {
+            let join = |((queue, partition), messages): ((String, String), usize)| {
+                let (address, number, turn) =
+                    state.join(Address::new(&queue, &partition), messages, now);
+                numbers.push(number);
+                Ticket::new(self, address, turn)
+            };
+            places.into_iter().map(join).collect()
+        });
+        let producer = self.clone();
+        ended.when_complete(move || {
+            producer.change(|state, _| numbers.iter().for_each(|number| state.settled(*number)));
+            producer.changed.notify_waiters();
+        });
+        Places(tickets)
     }
 
     fn count(&self, results: &[PushResult]) {
@@ -328,7 +350,31 @@ struct Ticket {
     turn: tokio::sync::Mutex<Option<oneshot::Receiver<()>>>,
 }
 
+/// The places of a transaction in the lines of its partitions. Dropping them lets the next ones go.
+pub(crate) struct Places(Vec<Ticket>);
+
+impl Places {
+    /// Waits for the turn in every line.
+    pub(crate) async fn turn(&self) {
+        for ticket in &self.0 {
+            ticket.turn().await;
+        }
+    }
+}
+
 impl Ticket {
+    fn new(
+        producer: &Arc<Producer>,
+        address: Arc<Address>,
+        turn: Option<oneshot::Receiver<()>>,
+    ) -> Ticket {
+        Ticket {
+            producer: producer.clone(),
+            address,
+            turn: tokio::sync::Mutex::new(turn),
+        }
+    }
+
     async fn turn(&self) {
         let mut turn = self.turn.lock().await;
         if let Some(receiver) = turn.as_mut() {

@@ -25,6 +25,16 @@ pub enum Status {
 }
 
 impl Status {
+    /// Reads `completed`, `failed`, `retry` or `dlq`.
+    pub fn parse(status: &str) -> Result<Status> {
+        let text = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(status);
+        Status::deserialize(text).map_err(|_| {
+            Error::argument(format!(
+                "status is `{status}`; it must be completed, failed, retry or dlq"
+            ))
+        })
+    }
+
     /// Whether the broker ends the lease because of it: what lies behind in the partition comes again.
     pub fn is_negative(self) -> bool {
         self != Status::Completed

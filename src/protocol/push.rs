@@ -119,13 +119,30 @@ pub(crate) struct Push {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct WireItem<'a> {
+pub(super) struct WireItem<'a> {
     queue: &'a str,
     partition: &'a str,
     payload: &'a RawValue,
     transaction_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<&'a str>,
+}
+
+impl<'a> WireItem<'a> {
+    pub(super) fn new(
+        queue: &'a str,
+        partition: &'a str,
+        item: &'a Item<'_>,
+        transaction_id: &'a str,
+    ) -> WireItem<'a> {
+        WireItem {
+            queue,
+            partition,
+            payload: &item.payload,
+            transaction_id,
+            trace_id: item.trace_id.as_deref(),
+        }
+    }
 }
 
 /// A place that the broker would accept.
@@ -173,13 +190,7 @@ impl Push {
         let wire: Vec<WireItem<'_>> = items
             .iter()
             .zip(&transaction_ids)
-            .map(|(item, id)| WireItem {
-                queue,
-                partition,
-                payload: &item.payload,
-                transaction_id: id,
-                trace_id: item.trace_id.as_deref(),
-            })
+            .map(|(item, id)| WireItem::new(queue, partition, item, id))
             .collect();
         let size: usize = wire.iter().map(|item| item.payload.get().len() + 160).sum();
         let mut body = Vec::with_capacity(size);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use self::histogram::Histogram;
 pub use self::statistics::{
     BufferStats, ConsumerStats, FailureStats, Latency, LatencyStats, LeaseStats, MessageStats,
-    PendingStats, RequestStats, Statistics, StatisticsSink,
+    PendingStats, RequestStats, Statistics, StatisticsSink, TransactionStats,
 };
 use crate::error::{Error, ErrorCode};
 use crate::protocol::ack::Status;
@@ -59,6 +59,7 @@ pub(crate) enum Route {
     Pop,
     Ack,
     Renew,
+    Transaction,
     Other,
 }
 
@@ -74,6 +75,7 @@ impl Route {
             "pop" => Route::Pop,
             "ack" => Route::Ack,
             "lease" => Route::Renew,
+            "transaction" => Route::Transaction,
             _ => Route::Other,
         }
     }
@@ -86,6 +88,7 @@ struct ByRoute<T> {
     pop: T,
     ack: T,
     renew: T,
+    transaction: T,
     other: T,
 }
 
@@ -96,6 +99,7 @@ impl<T> ByRoute<T> {
             Route::Pop => &self.pop,
             Route::Ack => &self.ack,
             Route::Renew => &self.renew,
+            Route::Transaction => &self.transaction,
             Route::Other => &self.other,
         }
     }
@@ -113,6 +117,7 @@ pub(crate) struct Stats {
     pub(crate) pushed: Pushed,
     pub(crate) popped: Counter,
     pub(crate) verdicts: Verdicts,
+    pub(crate) transactions: Transacted,
     pub(crate) leases: Leased,
     pub(crate) parked_polls: Gauge,
     pub(crate) buffer_flushes: Counter,
@@ -179,6 +184,14 @@ impl Verdicts {
     }
 }
 
+/// Transactions by how they ended.
+#[derive(Default)]
+pub(crate) struct Transacted {
+    pub(crate) committed: Counter,
+    pub(crate) rolled_back: Counter,
+    pub(crate) unknown: Counter,
+}
+
 #[derive(Default)]
 pub(crate) struct Leased {
     renewals: Counter,
@@ -240,6 +253,7 @@ impl Stats {
                 pop: requests.pop.get(),
                 ack: requests.ack.get(),
                 renew: requests.renew.get(),
+                transaction: requests.transaction.get(),
                 other: requests.other.get(),
                 in_flight: self.requests_in_flight.get(),
                 retries: now.retries,
@@ -270,6 +284,11 @@ impl Stats {
                 dead_lettered: verdicts.dead_lettered.get(),
                 refused_verdicts: verdicts.refused.get(),
             },
+            transactions: TransactionStats {
+                committed: self.transactions.committed.get(),
+                rolled_back: self.transactions.rolled_back.get(),
+                unknown: self.transactions.unknown.get(),
+            },
             pending: now.pending,
             buffers: BufferStats {
                 flushes_performed: self.buffer_flushes.get(),
@@ -288,6 +307,7 @@ impl Stats {
                 pop: latency.pop.snapshot(),
                 ack: latency.ack.snapshot(),
                 renew: latency.renew.snapshot(),
+                transaction: latency.transaction.snapshot(),
                 other: latency.other.snapshot(),
             },
         }

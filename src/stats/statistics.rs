@@ -28,6 +28,8 @@ pub struct Statistics {
     pub failures: FailureStats,
     /// Messages by what became of them.
     pub messages: MessageStats,
+    /// Transactions by how they ended.
+    pub transactions: TransactionStats,
     /// Calls that have not completed.
     pub pending: PendingStats,
     /// Messages that wait in the client.
@@ -57,6 +59,8 @@ numbers! {
         ack,
         /// Lease renewals.
         renew,
+        /// Transactions.
+        transaction,
         /// Everything else.
         other,
         /// Requests under way.
@@ -119,6 +123,18 @@ numbers! {
         dead_lettered,
         /// Verdicts that did not count, mostly because the lease was over.
         refused_verdicts,
+    }
+}
+
+numbers! {
+    /// Transactions by how they ended.
+    TransactionStats {
+        /// Applied.
+        committed,
+        /// Undone by the broker.
+        rolled_back,
+        /// Perhaps applied: no usable answer came.
+        unknown,
     }
 }
 
@@ -207,6 +223,8 @@ pub struct LatencyStats {
     pub ack: Latency,
     /// Lease renewals.
     pub renew: Latency,
+    /// Transactions.
+    pub transaction: Latency,
     /// Everything else.
     pub other: Latency,
 }

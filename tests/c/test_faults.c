@@ -25,6 +25,7 @@ static void each_call_fails(const char *mode, int32_t code, int32_t outcome, int
   scripted_t server = scripted_start(mode);
   char config[128];
   queen_client_t *client;
+  queen_transaction_t *transaction;
   queen_future_t *future;
   const queen_error_t *error;
   snprintf(config, sizeof config, "{\"url\":\"%s\",\"retryDelayMillis\":10}", server.url);
@@ -45,6 +46,13 @@ static void each_call_fails(const char *mode, int32_t code, int32_t outcome, int
   queen_future_free(future);
   future = queen_renew(client, "lease", 10, SHORT);
   fails(future, code, outcome);
+  queen_future_free(future);
+  transaction = queen_transaction_new(client);
+  check_code(queen_transaction_push(transaction, "q", "p", ITEM, Z), QUEEN_OK);
+  future = queen_transaction_commit(transaction, SHORT);
+  queen_transaction_free(transaction);
+  error = fails(future, code, outcome);
+  if (outcome == QUEEN_OUTCOME_UNKNOWN) check_json(queen_error_json(error, NULL), "\"transactionIds\":[\"tx-77\"]");
   queen_future_free(future);
   future = queen_call(client, "queue.create", "{\"queue\":\"q\"}", Z);
   check_code(queen_future_wait(future, LONG_MS + 10000), QUEEN_OK);

@@ -22,6 +22,7 @@ typedef struct handles_t {
   queen_event_queue_t *events;
   queen_consumer_t *by_callback, *by_event;
   queen_delivery_t *delivery;
+  queen_transaction_t *transaction;
   queen_error_t *error;
   queen_event_t event;
   const char *url; /* of the parent's store */
@@ -60,6 +61,7 @@ static handles_t make(const char *url) {
   check_code(queen_future_on_complete(h.routed, on_complete, NULL, freed), QUEEN_OK);
   h.by_callback = consume_at(h.client, "empty", NULL, ack, NULL, freed, __FILE__, __LINE__);
   h.by_event = consume_into(h.client, "q", "\"partition\":\"e\"", h.events, 1);
+  h.transaction = queen_transaction_new(h.client);
   poll_event(h.events, &h.event);
   check_code(queen_event_queue_fd(h.events) >= 0, 1);
   check(queen_client_new("nonsense:", Z, &h.error) == NULL);
@@ -72,6 +74,7 @@ static void end(handles_t *h) {
   queen_future_free(h->waiting);
   queen_future_free(h->routed);
   queen_delivery_free(h->delivery);
+  queen_transaction_free(h->transaction);
   queen_consumer_free(h->by_callback);
   queen_consumer_free(h->by_event);
   queen_error_free(h->error);
@@ -128,6 +131,10 @@ static int child_asks(void *argument) {
   CHILD_CHECK(forked(queen_delivery_ack(h->delivery)));
   CHILD_CHECK(forked(queen_delivery_nack(h->delivery, "no")));
   CHILD_CHECK(forked(queen_delivery_settle(h->delivery, "[]", Z)));
+  CHILD_CHECK(queen_transaction_new(h->client) == NULL);
+  CHILD_CHECK(queen_transaction_ack(h->transaction, h->delivery, 0, NULL) == QUEEN_E_FORKED);
+  CHILD_CHECK(queen_transaction_push(h->transaction, "q", NULL, "[]", Z) == QUEEN_E_FORKED);
+  CHILD_CHECK(forked(queen_transaction_commit(h->transaction, NULL)));
   CHILD_CHECK(queen_delivery_view(h->delivery, &view, sizeof view, 0, 1) == QUEEN_E_FORKED);
   CHILD_CHECK(queen_log_callback(h->client, QUEEN_LOG_INFO, on_log, NULL, NULL) == QUEEN_E_FORKED);
   CHILD_CHECK(queen_log_events(h->client, QUEEN_LOG_INFO, h->events, 1) == QUEEN_E_FORKED);
@@ -141,6 +148,7 @@ static int child_frees(void *argument) {
   queen_future_free(h->routed);
   queen_future_free(h->done);
   queen_delivery_free(h->delivery);
+  queen_transaction_free(h->transaction);
   queen_consumer_free(h->by_callback);
   queen_consumer_free(h->by_event);
   queen_client_free(h->client);

@@ -13,6 +13,7 @@ mod status;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;
+mod transactions;
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
             queues::TESTS,
             letters::TESTS,
             traces::TESTS,
+            transactions::TESTS,
             groups::TESTS,
             status::TESTS,
         ];

@@ -196,6 +196,7 @@ fn every_operation_runs_by_its_name(broker: &TestBroker) -> Tested {
         "queue": queue.name(), "consumerGroup": "nobody", "timestamp": "2026-01-01T00:00:00Z", "enabled": false,
         "traceName": "n", "data": {}, "transactionId": message.transaction_id, "partitionId": message.source.partition_id,
         "items": [{"payload": 1}], "leaseId": message.source.lease_id,
+        "operations": [{"type": "push", "queue": queue.name(), "items": [{"payload": 1}]}],
     });
     all["acks"] = json!([{
         "transactionId": message.transaction_id, "partitionId": message.source.partition_id,

@@ -7,6 +7,7 @@ mod retry;
 #[allow(dead_code, reason = "each test program uses its own part")]
 mod script;
 mod tls;
+mod transactions;
 
 use std::time::Duration;
 

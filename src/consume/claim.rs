@@ -77,6 +77,8 @@ pub(super) struct Slot {
     pub(super) verdict: Option<(Status, Option<String>)>,
     /// Whether a transaction has taken over the verdict.
     pub(super) hold: Option<Hold>,
+    /// Whether the broker has answered that the verdict does not count.
+    refused: bool,
     /// The call that waits for the answer, and the place in its results.
     waiter: Option<(Arc<SettleCall>, usize)>,
 }
@@ -206,12 +208,13 @@ impl Claim {
         }
     }
 
-    /// How many messages were acked and how many failed or dead-lettered, as answered by the broker.
+    /// How many messages are acked and how many failed or dead-lettered, because the broker has said that it counts.
     pub(crate) fn tally(&self) -> (usize, usize) {
         let state = lock(&self.state);
         let count = |wanted: &[Status]| {
             let answered = state.slots.iter().take(state.next);
             answered
+                .filter(|slot| !slot.refused)
                 .filter(|slot| {
                     slot.verdict
                         .as_ref()
@@ -488,6 +491,7 @@ impl Claim {
             .as_ref()
             .map(|(call, _)| call.clone());
         for (index, result) in (first..).zip(results) {
+            state.slots[index].refused = !result.success;
             state.answer(index, Ok(result));
         }
         state.next = last + 1;

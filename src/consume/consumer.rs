@@ -108,12 +108,12 @@ pub struct Summary {
     pub deliveries: usize,
     /// Messages in them, each as often as it was handed over.
     pub messages: usize,
-    /// Messages whose ack the broker has answered, or that it counted as done when it handed them out
+    /// Messages whose ack counts, as the broker has answered, or that it counted as done when it handed them out
     /// (`commit_on_delivery`).
     pub acked: usize,
     /// Messages that were failed or dead-lettered.
     pub nacked: usize,
-    /// Messages without an answered verdict: they come again.
+    /// Messages without a verdict that counts: they come again.
     pub unsettled: usize,
 }
 

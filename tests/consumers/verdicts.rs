@@ -1,0 +1,110 @@
+//! What is sent of a handler's answer, and what becomes of the broker's.
+
+use super::*;
+
+#[test]
+fn c58_an_ack_that_fails_is_sent_again_and_never_a_nack() {
+    let fails = AtomicUsize::new(0);
+    let ack = move |seen: &Seen| match fails.fetch_add(1, Ordering::SeqCst) {
+        0 => script::json(500, r#"{"error":"pool"}"#),
+        1 => Reply::Reset,
+        _ => acked(seen),
+    };
+    let server = plays(hands_out([messages(&[("p", 2)])]), ack, |_| renewed(1));
+    let client = client(&server.url, "");
+    let options = ConsumeOptions {
+        batch: 2,
+        limit: Some(2),
+        ..ConsumeOptions::default()
+    };
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = handled.clone();
+    let consumer = client
+        .queue("q")
+        .consume_with(options, move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+        })
+        .unwrap();
+    let summary = ended(&consumer);
+    assert_eq!((summary.acked, handled.load(Ordering::SeqCst)), (2, 1));
+    let sent = requests(&server, "/ack");
+    assert_eq!(sent.len(), 3);
+    assert!(sent.iter().all(|again| again.body == sent[0].body));
+    assert!(
+        sent.iter()
+            .flat_map(acks)
+            .all(|ack| ack["status"] == "completed")
+    );
+}
+
+#[test]
+fn c18_x42_a_refused_ack_is_seen() {
+    let lease = "Invalid or expired lease";
+    for (which, text, code) in [
+        (Some("p-1"), "consumer not found", ErrorCode::Partial),
+        (Some("p-2"), lease, ErrorCode::LeaseLost),
+        (None, lease, ErrorCode::LeaseLost),
+    ] {
+        let refuse = move |seen: &Seen| {
+            verdicts_with(seen, |ack| {
+                match which.is_none_or(|id| ack["transactionId"] == id) {
+                    true => json!(text),
+                    false => Value::Null,
+                }
+            })
+        };
+        let server = plays(hands_out([messages(&[("p", 3)])]), refuse, |_| renewed(1));
+        let client = client(&server.url, "");
+        let pop = PopOptions {
+            batch: 3,
+            ..PopOptions::default()
+        };
+        let popped = client.queue("q").pop_with(&pop).wait(LONG).unwrap();
+        let error = popped.take().unwrap().ack().wait(LONG).unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.message().contains(text), "{error}");
+        let results: Vec<Value> = serde_json::from_str(error.result_json().unwrap()).unwrap();
+        for result in results {
+            let refused = which.is_none_or(|id| result["transactionId"] == id);
+            assert_eq!(result["success"], !refused);
+            assert_eq!(result["error"] == text, refused);
+        }
+    }
+}
+
+#[test]
+fn acks_carry_the_lease_of_their_delivery_and_its_group() {
+    let server = plays(hands_out([messages(&[("p", 2)])]), acked, |_| renewed(1));
+    let client = client(&server.url, "");
+    let options = ConsumeOptions {
+        each: true,
+        batch: 2,
+        limit: Some(2),
+        ..ConsumeOptions::default()
+    };
+    let consumer = client
+        .queue("q")
+        .group("readers")
+        .consume_with(options, |delivery| match delivery.messages()[0].payload() {
+            "0" => Ok(()),
+            _ => Err("not today"),
+        })
+        .unwrap();
+    let summary = ended(&consumer);
+    assert_eq!((summary.acked, summary.nacked), (1, 1));
+    let sent = requests(&server, "/ack");
+    assert!(
+        sent.iter()
+            .all(|sent| sent.body.contains(r#""consumerGroup":"readers""#))
+    );
+    let sent: Vec<_> = sent.iter().flat_map(acks).collect();
+    assert_eq!(
+        sent,
+        [
+            json!({ "transactionId": "p-0", "partitionId": "uuid-p", "leaseId": "L", "status": "completed" }),
+            json!({
+                "transactionId": "p-1", "partitionId": "uuid-p", "leaseId": "L", "status": "failed", "error": "not today"
+            }),
+        ]
+    );
+}

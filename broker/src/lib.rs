@@ -120,6 +120,7 @@ impl Broker {
             engine: engine.clone(),
             guard: http::auth::Guard::new(options.tokens, options.jwt_secret),
             default_subscription: options.default_subscription,
+            max_body_bytes: options.max_body_bytes,
             warnings: Warnings::new(options.on_warning),
             paused: AtomicBool::new(false),
             opened: Instant::now(),
@@ -134,11 +135,7 @@ impl Broker {
             lock: Mutex::new(lock),
         };
         Ok(Broker {
-            router: http::router(
-                Arc::new(app),
-                options.max_body_bytes,
-                shared.testing.as_ref(),
-            ),
+            router: http::router(Arc::new(app), shared.testing.as_ref()),
             shared: Arc::new(shared),
         })
     }

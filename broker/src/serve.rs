@@ -1,7 +1,8 @@
 //! The broker on sockets.
 
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use axum::middleware::from_fn;
@@ -54,6 +55,8 @@ pub async fn serve(
     }
 }
 
+type Serving = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
 async fn serve_on<L: axum::serve::Listener<Addr: std::fmt::Debug>>(
     broker: Broker,
     listener: L,
@@ -67,12 +70,20 @@ async fn serve_on<L: axum::serve::Listener<Addr: std::fmt::Debug>>(
         shared.end_polls();
         let _ = began.send(());
     };
-    let router = match broker.testing() {
-        Some(_) => broker.router().layer(from_fn(obey)),
-        None => broker.router(),
+    let router = broker.router();
+    let serving: Serving = match broker.testing() {
+        // Only tests pay for connections that can be cut.
+        Some(_) => {
+            let router = router.layer(from_fn(obey));
+            let service = router.into_make_service_with_connect_info::<Wire>();
+            let serving = axum::serve(Wired(listener), service);
+            Box::pin(serving.with_graceful_shutdown(shutdown).into_future())
+        }
+        None => {
+            let serving = axum::serve(listener, router.into_make_service());
+            Box::pin(serving.with_graceful_shutdown(shutdown).into_future())
+        }
     };
-    let service = router.into_make_service_with_connect_info::<Wire>();
-    let serving = axum::serve(Wired(listener), service).with_graceful_shutdown(shutdown);
     let overdue = async {
         if begun.await.is_err() {
             std::future::pending::<()>().await;

@@ -10,6 +10,7 @@ pub(crate) mod command;
 pub(crate) mod group_views;
 mod groups;
 pub(crate) mod history;
+mod ids;
 pub(crate) mod metric_views;
 mod model;
 mod park;

@@ -70,7 +70,7 @@ impl Writer {
         if let (Some(most), None) = (self.is_full(queue), item.accepted) {
             return Ok(Pushed::Full(most));
         }
-        let id = item.accepted.unwrap_or_else(Uuid::now_v7);
+        let id = item.accepted.unwrap_or_else(|| self.round.ids.next());
         match &item.txn {
             None => self.append(part, id, &id.to_string(), item)?,
             Some(txn) => {

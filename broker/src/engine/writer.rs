@@ -14,6 +14,7 @@ use super::command::{
     Need, PopReply, PopRequest, Pushed, Reply, Sought, Transacted,
 };
 use super::history::{History, Tally};
+use super::ids::Ids;
 use super::model::{GroupId, Model, PartId, QueueId};
 use super::park::{LaneKey, Parking, Waiter};
 use super::reader::{Claim, Job, Readers};
@@ -63,6 +64,7 @@ pub(super) struct Round {
     /// How many messages the bounded queues may still take.
     pub(super) room: HashMap<QueueId, i64>,
     pub(super) fresh: Fresh,
+    pub(super) ids: Ids,
     /// What counts if the transaction is committed.
     pub(super) tally: Tally,
     /// Lanes whose time has come.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{RawPathParams, Request};
 use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine as _;
@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 use sha2::Sha256;
 
-use super::answer;
+use super::{answer, input};
 use crate::clock::SECOND;
 
 /// How far clocks may differ, in seconds.
@@ -87,8 +87,16 @@ impl Guard {
     }
 }
 
-/// Lets a request through to a route if one of its caller's roles opens it.
-pub(super) async fn admit(wanted: Role, request: Request, next: Next) -> Response {
+/// Lets a request through to a route if its names mean something and one of its caller's roles opens it.
+pub(super) async fn admit(
+    wanted: Role,
+    path: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Some(refusal) = input::refusal(&path, &request) {
+        return refusal;
+    }
     let caller = request.extensions().get::<Caller>();
     if caller.is_some_and(|caller| caller.roles.iter().any(|role| role.opens(wanted))) {
         return next.run(request).await;

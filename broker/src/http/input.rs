@@ -66,16 +66,21 @@ pub(super) fn depth_fault(field: impl Display, json: &RawValue) -> Option<String
     None
 }
 
-/// Turns away requests whose path or query cannot mean anything: no name has control characters, and all are UTF-8.
+/// Turns away requests whose path or query cannot mean anything.
 pub(super) async fn names(path: RawPathParams, request: Request, next: Next) -> Response {
+    match refusal(&path, &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
+/// The answer where path or query cannot mean anything: no name has control characters, and all are UTF-8.
+pub(super) fn refusal(path: &RawPathParams, request: &Request) -> Option<Response> {
     let in_path = path
         .iter()
         .find_map(|(field, value)| name_fault(field, value));
-    let fault = in_path.or_else(|| query_fault(request.uri().query()?));
-    match fault {
-        Some(fault) => answer::error(StatusCode::BAD_REQUEST, &fault),
-        None => next.run(request).await,
-    }
+    let fault = in_path.or_else(|| query_fault(request.uri().query()?))?;
+    Some(answer::error(StatusCode::BAD_REQUEST, &fault))
 }
 
 /// Says what the largest body is where a larger one was refused; in plain text, as it is refused by the official broker.

@@ -44,6 +44,7 @@ pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) guard: Guard,
     pub(crate) default_subscription: DefaultSubscription,
+    pub(crate) max_body_bytes: usize,
     pub(crate) warnings: Warnings,
     /// Pop maintenance: pops answer empty.
     pub(crate) paused: AtomicBool,
@@ -78,7 +79,9 @@ impl App {
 }
 
 /// The one router: TCP and in-process requests walk through the same one.
-pub(crate) fn router(app: Arc<App>, max_body_bytes: usize, hand: Option<&Testing>) -> Router {
+///
+/// Each layer costs every request some allocations, so there are two: one for all requests, one for those on a route.
+pub(crate) fn router(app: Arc<App>, hand: Option<&Testing>) -> Router {
     let router = Router::new()
         .merge(public())
         .merge(open(Role::ReadOnly, reads()))
@@ -89,13 +92,11 @@ pub(crate) fn router(app: Arc<App>, max_body_bytes: usize, hand: Option<&Testing
             Some(hand) => open(Role::Admin, testing::routes(hand)),
             None => Router::new(),
         })
-        .route_layer(middleware::from_fn(input::names))
         .fallback(no_route)
-        .layer(DefaultBodyLimit::max(max_body_bytes))
-        .layer(middleware::map_response(
-            move |response: Response| async move { input::explain_size(response, max_body_bytes) },
+        .layer((
+            middleware::from_fn_with_state(app.clone(), gate),
+            DefaultBodyLimit::max(app.max_body_bytes),
         ))
-        .layer(middleware::from_fn_with_state(app.clone(), gate))
         .with_state(app);
     match hand {
         Some(hand) => router.layer(middleware::from_fn_with_state(
@@ -110,8 +111,8 @@ type Routes = Router<Arc<App>>;
 
 /// Opens routes to those who have a role.
 fn open(role: Role, routes: Routes) -> Routes {
-    routes.route_layer(middleware::from_fn(move |request, next| {
-        auth::admit(role, request, next)
+    routes.route_layer(middleware::from_fn(move |path, request, next| {
+        auth::admit(role, path, request, next)
     }))
 }
 
@@ -120,6 +121,7 @@ fn public() -> Routes {
         .route("/health", get(admin::health))
         .route("/metrics", get(system::metrics))
         .route("/metrics/prometheus", get(system::prometheus))
+        .route_layer(middleware::from_fn(input::names))
 }
 
 fn reads() -> Routes {
@@ -243,7 +245,7 @@ async fn gate(State(app): Shared, mut request: Request, next: Next) -> Response 
             Err(reason) => return answer::error(StatusCode::UNAUTHORIZED, reason),
         }
     }
-    next.run(request).await
+    input::explain_size(next.run(request).await, app.max_body_bytes)
 }
 
 async fn no_route() -> Response {

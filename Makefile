@@ -8,7 +8,7 @@ export QUEEN_CACHE ?= $(HOME)/.cache/libqueen
 export CARGO_TARGET_DIR ?= $(QUEEN_CACHE)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check stress bench install header docs fmt clean
+.PHONY: help quickstart test check stress bench fuzz install header docs fmt clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +27,9 @@ stress: ## the tests in their full sizes; takes long
 
 bench: ## measure the embedded broker against the official one (QUICK=1 ONLY=case); writes bench/results.json
 	@scripts/bench
+
+fuzz: ## make up requests and answers for SECONDS=300 each, and look what breaks
+	@scripts/fuzz $(SECONDS)
 
 install: ## lay down the library, header, pkg-config and CMake files in DESTDIR/PREFIX
 	@scripts/install "$(DESTDIR)" "$(PREFIX)"

@@ -75,6 +75,9 @@ pub use output::{AnyPending, Document, Output};
 pub use pending::Pending;
 pub use produce::{DeliveryReport, DeliveryStatus, Flushed, ReportSink};
 pub use protocol::ack::{Ack, AckResult, Status};
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use protocol::fuzz::read as fuzz_answer;
 pub use protocol::lease::Renewal;
 pub use protocol::pop::{Message, Source};
 pub use protocol::push::{Item, PushResult};

@@ -1,6 +1,8 @@
 //! The wire: paths, request bodies and answers of every route, without any I/O. One file per route family.
 
 pub(crate) mod ack;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod kept;
 pub(crate) mod lease;
 pub(crate) mod pop;

@@ -41,6 +41,7 @@ mod store;
 mod testing;
 mod warning;
 mod wire;
+mod work;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,7 @@ use store::Found;
 pub use testing::{Action, ActiveFault, Fault, FaultError, NoAnswer, Testing};
 use warning::Warnings;
 pub use warning::{Warning, WarningHook};
+pub use work::Work;
 
 /// An open broker. Clones share it; it closes with [`Broker::close`] or when the last of them is dropped.
 #[derive(Clone)]
@@ -105,14 +107,14 @@ impl Broker {
                 (Store::File(path), Some(lock), created)
             }
         };
-        let engine = Engine::open(&store, options.durability).inspect_err(|_| {
+        let testing = options.testing || !options.faults.is_empty();
+        let engine = Engine::open(&store, options.durability, testing).inspect_err(|_| {
             if let (true, Store::File(path)) = (created, &store) {
                 store::discard(path);
             }
         })?;
         let engine = Arc::new(engine);
-        let testing =
-            (options.testing || !options.faults.is_empty()).then(|| Testing::new(&engine));
+        let testing = testing.then(|| Testing::new(&engine));
         if let Some(testing) = &testing {
             testing.add_faults(options.faults)?;
         }

@@ -97,6 +97,12 @@ async fn timely<T>(work: impl Future<Output = T>) -> T {
 async fn end(broker: &Broker, waiting: &mut Vec<JoinHandle<Response<Bytes>>>, path: &Path) {
     // What was spawned last has not been polled yet.
     tokio::task::yield_now().await;
+    let testing = broker.testing().expect("it is opened for tests");
+    let differing = timely(testing.disagreements()).await;
+    assert!(
+        differing.is_empty(),
+        "memory and store differ: {differing:#?}"
+    );
     broker.close();
     for task in waiting.drain(..) {
         if let Err(panicked) = task.await {

@@ -44,6 +44,7 @@ impl Writer {
     }
 
     fn unhold(&mut self, queue: i64, part: PartId) {
+        self.meter.partitions(1);
         let next = self.model.next(part);
         let Some(queue) = self.model.queues.get(&queue) else {
             return;

@@ -107,6 +107,7 @@ impl Writer {
                 None => self.model.groups.get(&group).and_then(|g| g.first_ready()),
             };
             let Some(part) = candidate else { break };
+            self.meter.partitions(1);
             let committed = self.committed(group, part);
             match self.reach(queue, part, committed)? {
                 Reach::Later(due) => {
@@ -177,6 +178,7 @@ impl Writer {
                 (None, Some(group)) => group.ready(request.parts).collect(),
                 (None, None) => Vec::new(),
             };
+            self.meter.partitions(parts.len());
             if !parts.is_empty() {
                 longest = longest.max(wait);
             }
@@ -467,6 +469,7 @@ impl Writer {
             .queues
             .get(&queue)
             .map_or_else(Vec::new, |q| q.parts.values().copied().collect());
+        self.meter.partitions(parts.len());
         for part in parts {
             if self
                 .model

@@ -72,6 +72,8 @@ pub(crate) enum Command {
     CatchUp(Reply<()>),
     /// Says whether the store still takes transactions.
     Ping(Reply<()>),
+    /// Tells where memory and store differ.
+    Compare(Reply<Vec<String>>),
     /// Answer all parked pops as if their time had run out, and park none from now on.
     EndPolls,
     /// Finish what was queued before this and stop.

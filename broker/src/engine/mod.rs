@@ -14,6 +14,7 @@ mod ids;
 pub(crate) mod metric_views;
 mod model;
 mod park;
+mod picture;
 mod push;
 pub(crate) mod queue_options;
 pub(crate) mod queue_views;
@@ -38,6 +39,7 @@ use crate::clock::Clock;
 use crate::error::OpenError;
 use crate::options::{Durability, Store};
 use crate::store::Db;
+use crate::work::Meter;
 pub(crate) use queue_options::QueueOptions;
 pub(crate) use subscription::{FinderKey, Mode, Subscription};
 
@@ -62,6 +64,7 @@ pub(crate) struct Engine {
     pub(crate) history: Arc<History>,
     /// The queues that asked for payloads to be encrypted when the store was opened.
     pub(crate) encrypting: Vec<String>,
+    pub(crate) meter: Meter,
     commands: Sender<Command>,
     writer: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
@@ -70,7 +73,15 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Opens the store, reads it, and starts the threads.
-    pub(crate) fn open(store: &Store, durability: Durability) -> Result<Engine, OpenError> {
+    ///
+    /// With `metered` the statements of SQLite are counted too.
+    pub(crate) fn open(
+        store: &Store,
+        durability: Durability,
+        metered: bool,
+    ) -> Result<Engine, OpenError> {
+        let meter = Meter::default();
+        let counting = metered.then(|| meter.clone());
         let clock = Clock::default();
         let path = match store {
             Store::Memory => PathBuf::from(":memory:"),
@@ -95,7 +106,7 @@ impl Engine {
         if let Store::File(path) = store {
             for n in 0..READERS {
                 let db = Db::reader(path).map_err(|e| failed(crate::store::explain(&e)))?;
-                readers.start(n, db).map_err(thread)?;
+                readers.start(n, db, counting.clone()).map_err(thread)?;
             }
         }
         let encrypting = db
@@ -108,18 +119,20 @@ impl Engine {
             commands.clone(),
             readers,
             history.clone(),
+            meter.clone(),
         )
         .map_err(|e| failed(crate::store::explain(&e)))?;
         let accepted = writer.db.accept();
         accepted.map_err(|e| failed(crate::store::explain(&e)))?;
         let handle = thread::Builder::new()
             .name("queen-writer".into())
-            .spawn(move || writer.run())
+            .spawn(move || writer.run(counting))
             .map_err(thread)?;
         Ok(Engine {
             clock,
             history,
             encrypting,
+            meter,
             commands,
             writer: Mutex::new(Some(handle)),
             closed: AtomicBool::new(false),

@@ -26,6 +26,8 @@ pub(crate) struct Queue {
     pub(crate) created: i64,
     pub(crate) parts: HashMap<Arc<str>, PartId>,
     pub(crate) groups: HashMap<Arc<str>, GroupId>,
+    /// How many messages are stored.
+    pub(crate) stored: i64,
 }
 
 /// A partition: an append-only log.
@@ -64,6 +66,8 @@ pub(crate) struct Cursor {
     pub(crate) lease: Option<Lease>,
     /// How many messages the group has finished here.
     pub(crate) consumed: i64,
+    /// What was pushed behind `delivered`, as its group has counted it.
+    undelivered: i64,
     place: Place,
 }
 
@@ -82,6 +86,7 @@ impl Cursor {
             retries: 0,
             lease: None,
             consumed: 0,
+            undelivered: 0,
             place: Place::Idle,
         }
     }
@@ -109,6 +114,8 @@ pub(crate) struct Group {
     ready: BTreeSet<(u64, PartId)>,
     blocked: BTreeSet<(i64, PartId)>,
     tickets: u64,
+    /// The sum over all cursors, so that a bounded queue need not look at each.
+    undelivered: i64,
 }
 
 impl Group {
@@ -121,14 +128,17 @@ impl Group {
             ready: BTreeSet::new(),
             blocked: BTreeSet::new(),
             tickets: 0,
+            undelivered: 0,
         }
     }
 
     /// Puts a cursor where its lease and the end of its partition say.
     pub(crate) fn settle(&mut self, part: PartId, next: i64, now: i64) {
-        let Some(cursor) = self.cursors.get(&part) else {
+        let Some(cursor) = self.cursors.get_mut(&part) else {
             return;
         };
+        let undelivered = (next - 1 - cursor.delivered).max(0);
+        self.undelivered += undelivered - std::mem::replace(&mut cursor.undelivered, undelivered);
         let place = match cursor.lease {
             Some(lease) if lease.expires > now => Place::Blocked(lease.expires),
             _ if cursor.committed >= next - 1 => Place::Idle,
@@ -196,7 +206,14 @@ impl Group {
     /// Places a new cursor.
     pub(crate) fn start(&mut self, part: PartId, committed: i64) {
         self.put(part, Place::Idle);
-        self.cursors.insert(part, Cursor::at(committed));
+        if let Some(old) = self.cursors.insert(part, Cursor::at(committed)) {
+            self.undelivered -= old.undelivered;
+        }
+    }
+
+    /// How many messages were never handed out.
+    pub(crate) fn undelivered(&self) -> i64 {
+        self.undelivered
     }
 }
 
@@ -240,6 +257,7 @@ impl Model {
                     created: q.created,
                     parts: HashMap::new(),
                     groups: HashMap::new(),
+                    stored: 0,
                 },
             );
         }
@@ -248,6 +266,7 @@ impl Model {
                 continue;
             };
             let name: Arc<str> = p.name.into();
+            queue.stored += p.next - p.first;
             queue.parts.insert(name.clone(), p.id);
             model.part_ids.insert(p.uuid, p.id);
             let part = Part {
@@ -320,6 +339,7 @@ impl Model {
                 retries: c.retries,
                 lease,
                 consumed: c.consumed,
+                undelivered: 0,
                 place: Place::Idle,
             };
             group.cursors.insert(c.part, cursor);

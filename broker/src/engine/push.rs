@@ -106,23 +106,13 @@ impl Writer {
         let Some(queue) = self.model.queues.get(&queue) else {
             return 0;
         };
-        let waiting = |group: Option<&Group>| -> i64 {
-            let left = |part: &PartId| {
-                let cursor = group.and_then(|group| group.cursors.get(part));
-                let Some(part) = self.model.parts.get(part) else {
-                    return 0;
-                };
-                let delivered = cursor.map_or(NONE, |cursor| cursor.delivered);
-                part.next - 1 - delivered.max(part.first - 1)
-            };
-            queue.parts.values().map(left).sum()
-        };
-        let groups = queue.groups.values().map(|id| self.model.groups.get(id));
-        let slowest = groups
-            .filter(|g| g.is_some_and(|g| g.registered))
-            .map(waiting)
-            .max();
-        slowest.unwrap_or_else(|| waiting(None))
+        let groups = queue.groups.values();
+        let registered = groups
+            .filter_map(|id| self.model.groups.get(id))
+            .filter(|group| group.registered);
+        let slowest = registered.map(Group::undelivered).max();
+        // Without a group everything waits.
+        slowest.unwrap_or(queue.stored)
     }
 
     /// The message that holds a transaction id within the window.
@@ -178,6 +168,9 @@ impl Writer {
         segment::append(&mut open.body, &record);
         self.db.insert_txn(id, txn, part.next)?;
         part.next += 1;
+        if let Some(queue) = self.model.queues.get_mut(&part.queue) {
+            queue.stored += 1;
+        }
         open.count += 1;
         if open.count >= MAX_MESSAGES || open.body.len() >= MAX_BYTES {
             self.flush(id)?;
@@ -263,6 +256,7 @@ impl Writer {
                 created,
                 parts,
                 groups,
+                stored: 0,
             },
         );
         Ok(id)

@@ -14,6 +14,7 @@ use super::history::{Counts, History};
 use super::model::PartId;
 use crate::clock::{self, Clock};
 use crate::store::{Db, Result};
+use crate::work::Meter;
 
 /// How long a consumer that does not wait should pause after an empty answer, in milliseconds.
 const PAUSE: i64 = 100;
@@ -94,7 +95,7 @@ impl Readers {
         }
     }
 
-    pub(crate) fn start(&mut self, n: usize, db: Db) -> io::Result<()> {
+    pub(crate) fn start(&mut self, n: usize, db: Db, counting: Option<Meter>) -> io::Result<()> {
         if self.jobs.is_none() {
             let (jobs, inbox) = crossbeam_channel::unbounded();
             (self.jobs, self.inbox) = (Some(jobs), Some(inbox));
@@ -103,7 +104,12 @@ impl Readers {
             return Ok(());
         };
         let log = self.log.clone();
-        let work = move || inbox.iter().for_each(|job: Job| job.run(&db, &log));
+        let work = move || {
+            if let Some(meter) = counting {
+                db.count_work(&meter);
+            }
+            inbox.iter().for_each(|job: Job| job.run(&db, &log));
+        };
         self.threads.push(
             thread::Builder::new()
                 .name(format!("queen-reader-{n}"))

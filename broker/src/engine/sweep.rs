@@ -103,6 +103,7 @@ impl Writer {
 
     /// Removes some of the oldest messages of a partition; false means that all of the rest may stay.
     fn sweep_part(&mut self, part: PartId) -> Result<bool> {
+        self.meter.partitions(1);
         let now = self.round.now;
         let Some(found) = self.model.parts.get(&part) else {
             return Ok(false);
@@ -140,6 +141,9 @@ impl Writer {
         self.db.keep_end(part, next, newest)?;
         if let Some(part) = self.model.parts.get_mut(&part) {
             part.first = last + 1;
+        }
+        if let Some(queue) = self.model.queues.get_mut(&queue) {
+            queue.stored -= removed as i64;
         }
         self.skip(queue, part, last);
         Ok(true)

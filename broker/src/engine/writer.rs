@@ -22,6 +22,7 @@ use super::subscription::finder_key;
 use super::sweep::Sweep;
 use crate::clock::{Clock, SECOND};
 use crate::store::{CursorRow, Db, Result, is_of_disk};
+use crate::work::Meter;
 
 /// The most commands in one transaction: bounds the wait of the first of them.
 const GROUP: usize = 1024;
@@ -37,6 +38,7 @@ pub(crate) struct Writer {
     pub(super) buffer: Buffer,
     pub(super) counted: Option<Counted>,
     history: Arc<History>,
+    pub(super) meter: Meter,
     /// What is not in the history yet.
     pub(super) tally: Tally,
     readers: Readers,
@@ -109,6 +111,7 @@ impl Writer {
         commands: Sender<Command>,
         readers: Readers,
         history: Arc<History>,
+        meter: Meter,
     ) -> Result<Writer> {
         let now = clock.now();
         let model = Model::load(&db, now)?;
@@ -123,6 +126,7 @@ impl Writer {
             buffer,
             counted: None,
             history,
+            meter,
             tally: Tally::default(),
             round: Round::default(),
             parking: Parking::default(),
@@ -136,7 +140,10 @@ impl Writer {
     }
 
     /// Works until it is told to close.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(mut self, counting: Option<Meter>) {
+        if let Some(meter) = counting {
+            self.db.count_work(&meter);
+        }
         loop {
             let mut commands = Vec::new();
             match self.wait() {
@@ -220,6 +227,7 @@ impl Writer {
     /// One transaction for all commands. If it fails, each gets a transaction of its own, so that the error reaches
     /// the guilty one alone. A failing disk is nobody's guilt: those who write most are refused without another try.
     fn do_round(&mut self, commands: Vec<Command>) {
+        self.meter.round();
         match self.transact(&commands) {
             Ok(answers) => {
                 self.tally.absorb(std::mem::take(&mut self.round.tally));
@@ -354,6 +362,7 @@ impl Writer {
             | Command::DeadLetters(..)
             | Command::View(..)
             | Command::Ping(_)
+            | Command::Compare(_)
             | Command::CatchUp(_)
             | Command::EndPolls
             | Command::DismissPolls
@@ -423,6 +432,7 @@ impl Writer {
 
     /// Tries to serve a parked pop; false means that there is nothing for it or for those behind it.
     fn serve(&mut self, lane: &LaneKey, id: u64) -> Result<bool> {
+        self.meter.poll();
         let Some(waiter) = self.parking.get(id) else {
             return Ok(false);
         };
@@ -538,6 +548,10 @@ impl Writer {
                 self.readers.run(Job::DeadLetters(request, reply), &self.db);
             }
             (Command::Trace(_, reply) | Command::Ping(reply), _) => drop(reply.send(Ok(()))),
+            (Command::Compare(reply), _) => {
+                let found = self.disagreements();
+                drop(reply.send(found.map_err(|e| Failure::from(&e))));
+            }
             (Command::CatchUp(reply), _) => self.catching_up.push(reply),
             (Command::EndPolls, _) => self.end_polls(),
             (Command::DismissPolls, _) => self.dismiss_polls(),
@@ -607,6 +621,7 @@ impl Writer {
             }
             Command::View(_, reply) => drop(reply.send(Err(failure))),
             Command::DeadLetters(_, reply) => drop(reply.send(Err(failure))),
+            Command::Compare(reply) => drop(reply.send(Err(failure))),
             Command::Trace(_, reply) | Command::Ping(reply) | Command::CatchUp(reply) => {
                 drop(reply.send(Err(failure)))
             }

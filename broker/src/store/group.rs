@@ -33,8 +33,8 @@ impl Db {
              LEFT JOIN cursor c ON c.grp = g.id AND c.part = p.id \
              WHERE (?1 IS NULL OR g.name = ?1) AND (c.part IS NOT NULL OR (g.mode IS NOT NULL AND g.dormant = 0))) \
              SELECT name, queue, part_name, uuid, mode, since, created, next - 1 - committed, consumed, lease, expires, \
-             (SELECT s.created FROM segment s WHERE s.part = stand.part AND s.last > stand.committed ORDER BY s.last \
-             LIMIT 1) FROM stand ORDER BY name, queue, part_name",
+             CASE WHEN next - 1 > committed THEN (SELECT s.created FROM segment s WHERE s.part = stand.part \
+             AND s.last > stand.committed ORDER BY s.last LIMIT 1) END FROM stand ORDER BY name, queue, part_name",
         )?;
         let rows = statement.query_map([group], |r| {
             let lease = match r.get::<_, Option<i64>>(10)? {

@@ -4,6 +4,7 @@ mod audit;
 mod buffer;
 mod group;
 mod message;
+mod metered;
 mod read;
 mod schema;
 pub(crate) mod segment;

@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::engine::Engine;
+use crate::engine::command::Command;
 pub use fault::{Action, Fault, FaultError};
 pub use faults::ActiveFault;
 pub(crate) use faults::Faults;
+
+use crate::work::Work;
 
 /// Why a request has no answer: a fault was asked for. An extension of what [`Broker::handle`](crate::Broker::handle)
 /// returns then.
@@ -124,6 +127,18 @@ impl Testing {
     /// The broker's time, in ISO-8601 with microseconds.
     pub fn now(&self) -> String {
         clock::iso(self.engine.clock.now())
+    }
+
+    /// What the broker has done so far.
+    pub fn work(&self) -> Work {
+        self.engine.meter.read()
+    }
+
+    /// Where what the broker holds in memory differs from its store: nowhere, or the broker has a fault.
+    #[doc(hidden)]
+    pub async fn disagreements(&self) -> Vec<String> {
+        let asked = self.engine.ask(Command::Compare).await;
+        asked.unwrap_or_else(|_| vec!["the broker gives no answer".into()])
     }
 
     /// Lets go of the requests that hang.

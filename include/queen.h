@@ -944,13 +944,17 @@ void queen_client_free(struct queen_client_t *client);
  *
  * `queue` is the name. `partition` may be NULL for "Default". `items` is a JSON array of
  * `{"payload": any, "transactionId"?: string, "traceId"?: string}` of `items_len` bytes; payloads are stored byte for
- * byte, missing transaction ids are minted. `options` is a JSON object or NULL: `timeoutMillis`, `buffer`.
+ * byte, missing transaction ids are minted. `options` is a JSON object or NULL: `timeoutMillis`, `buffer`,
+ * `classicItems`.
  *
  * `buffer` is true, or an object with `messageCount` (100), `timeMillis` (1000), `maxMessages`, `maxBytes` and `whenFull`
  * ("wait", "fail" or "dropOldest"): messages of one partition are collected in the client and sent together, once so many
  * are there or so long after the first of them. The future completes when they are accepted, with status "buffered" for
  * each; what becomes of them is told by queen_report_callback() or queen_report_events(). A direct push goes behind what is
  * buffered for its partition.
+ *
+ * With `classicItems` true, items may have any form, as in the classic clients: one value or an array; an object's payload
+ * is what it has under `data`, else under `payload`, else the object itself.
  *
  * Result: `[{"index", "transactionId", "messageId", "status", "error"?}]`; "queued", "duplicate" and "buffered" are
  * successes. Errors: QUEEN_E_PARTIAL when some were refused; QUEEN_E_WOULD_BLOCK beyond maxPendingMessages or
@@ -1302,10 +1306,12 @@ int32_t queen_transaction_ack_ids(const struct queen_transaction_t *transaction,
 
 /**
  * Adds a push of messages to one partition, `partition` and `items` as for queen_push(); missing ids are minted now.
+ * `options` is a JSON object or NULL: `classicItems`, as there.
  *
  * The commit is stored behind what this client has pushed to the partition before, and before what it pushes later.
  *
- * Returns QUEEN_OK, QUEEN_E_INVALID_ARGUMENT, QUEEN_E_INVALID_JSON, QUEEN_E_INVALID_UTF8, QUEEN_E_INVALID_STATE.
+ * Returns QUEEN_OK, QUEEN_E_INVALID_ARGUMENT, QUEEN_E_INVALID_JSON, QUEEN_E_INVALID_CONFIG, QUEEN_E_INVALID_UTF8,
+ * QUEEN_E_INVALID_STATE.
  *
  * Ownership: `transaction` is borrowed; the texts are copied.
  * Threads: any.
@@ -1314,7 +1320,8 @@ int32_t queen_transaction_push(const struct queen_transaction_t *transaction,
                                const char *queue,
                                const char *partition,
                                const char *items,
-                               size_t items_len);
+                               size_t items_len,
+                               const char *options);
 
 /**
  * Sends it all in one request, once: it is never repeated when a broker may have seen it.

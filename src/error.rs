@@ -328,7 +328,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn codes_are_unique_negative_and_found_again() {
+    fn x8_codes_are_unique_negative_and_found_again() {
         let mut seen = HashSet::new();
         for &code in ErrorCode::ALL {
             assert!(code.number() < 0, "{}", code.name());

@@ -69,7 +69,8 @@ pub use error::{Error, ErrorCode, Outcome, Result};
 pub use log::{Level, LogSink};
 pub use operation::{Operation, Parameter, operations, operations_json};
 pub use options::{
-    BufferOptions, FlushOptions, PushOptions, RenewOptions, TransactionOptions, WhenFull,
+    BufferOptions, FlushOptions, ItemOptions, PushOptions, RenewOptions, TransactionOptions,
+    WhenFull,
 };
 pub use output::{AnyPending, Document, Output};
 pub use pending::Pending;

@@ -33,6 +33,21 @@ deadline_options! {
     RenewOptions, "renew"
 }
 
+/// How the items of a transaction's push are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ItemOptions {
+    /// As [`PushOptions::classic_items`].
+    pub classic_items: bool,
+}
+
+impl ItemOptions {
+    /// Reads an options object with the keys in camelCase.
+    pub fn parse(json: &str) -> Result<ItemOptions> {
+        parse("push", json)
+    }
+}
+
 deadline_options! {
     /// How to commit a transaction.
     TransactionOptions, "transaction.commit"
@@ -48,6 +63,10 @@ pub struct PushOptions {
     /// they are sent at once.
     #[serde(deserialize_with = "buffer")]
     pub buffer: Option<BufferOptions>,
+    /// Whether items that are given as JSON may have any form, as in the classic clients: one value or an array; an object's
+    /// payload is what it has under `data`, else under `payload`, else the object itself. Default: an array of
+    /// `{payload, transactionId?, traceId?}`, and nothing is guessed.
+    pub classic_items: bool,
 }
 
 impl PushOptions {
@@ -217,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn b1_buffer_is_true_or_an_object_over_the_defaults() {
+    fn b1_d30_d31_buffer_is_true_or_an_object_over_the_defaults() {
         let buffer = |json: &str| PushOptions::parse(json).map(|options| options.buffer);
         assert_eq!(buffer("{}").unwrap(), None);
         assert_eq!(buffer(r#"{"buffer":false}"#).unwrap(), None);

@@ -118,9 +118,10 @@ impl Queue {
             .push(&self.name, partition, items, &options)
     }
 
-    /// As [`push_with`](Self::push_with), from a JSON array of `{payload, transactionId?, traceId?}`.
+    /// As [`push_with`](Self::push_with), from a JSON array of `{payload, transactionId?, traceId?}`, or as
+    /// [`PushOptions::classic_items`] says.
     pub fn push_json(&self, items: &str, options: &PushOptions) -> Pending<Vec<PushResult>> {
-        match Item::parse_list(items) {
+        match Item::read_list(items, options.classic_items) {
             Ok(items) => self.push_with(&items, options),
             Err(error) => Pending::finished(Err(error)),
         }

@@ -10,7 +10,7 @@ use crate::consume::{AckOptions, Claim, Delivery, Hub, MessageVerdict, Taken, Ve
 use crate::core::Core;
 use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::log::Level;
-use crate::options::TransactionOptions;
+use crate::options::{ItemOptions, TransactionOptions};
 use crate::pending::Pending;
 use crate::produce::Producer;
 use crate::protocol::DEFAULT_PARTITION;
@@ -170,14 +170,15 @@ impl Transaction {
         })
     }
 
-    /// As [`push`](Self::push), from a JSON array of `{payload, transactionId?, traceId?}`.
+    /// As [`push`](Self::push), from a JSON array of `{payload, transactionId?, traceId?}`, or as the options say.
     pub fn push_json<'p>(
         &mut self,
         queue: &str,
         partition: impl Into<Option<&'p str>>,
         items: &str,
+        options: &ItemOptions,
     ) -> &mut Transaction {
-        match Item::parse_list(items) {
+        match Item::read_list(items, options.classic_items) {
             Ok(items) => self.push(queue, partition, &items),
             Err(error) => self.fail(error),
         }

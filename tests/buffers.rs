@@ -550,7 +550,7 @@ fn c12_many_small_buffers_stay_within_the_bound() {
 }
 
 #[test]
-fn b13_pushes_while_a_flush_is_under_way_are_safe() {
+fn b13_v9_pushes_while_a_flush_is_under_way_are_safe() {
     let broker = broker(|seen, number, items| {
         if number % 3 == 1 {
             return Some((500, json!({"error": "made up"})));

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_url_list_and_object() {
+    fn m1_m2_m3_reads_url_list_and_object() {
         assert_eq!(Config::parse("embedded:").unwrap().urls, ["embedded:"]);
         assert_eq!(
             Config::parse(r#"["http://a:1","http://b:1/"]"#)
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_key_and_value() {
+    fn m1_m4_c62_errors_name_key_and_value() {
         assert!(message(r#"{"url":"http://a","timeoutMilis":5}"#).contains("timeoutMilis"));
         let text = message(r#"{"url":"http://a","timeoutMillis":-7}"#);
         assert!(
@@ -355,6 +355,7 @@ mod tests {
             "{text}"
         );
         assert!(message("ftp://x").contains("ftp://x"));
+        assert!(message("httpfoo").contains("httpfoo"));
         assert!(message("[]").contains("urls"));
         assert!(message("{}").contains("url"));
         assert!(message(r#"["http://a:1/","http://a:1"]"#).contains("http://a:1"));

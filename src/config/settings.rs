@@ -453,6 +453,21 @@ mod tests {
         }
     }
 
+    /// Those of the classic clients.
+    #[test]
+    fn d1_to_d7_defaults_of_a_client() {
+        let config = Config::new("embedded:");
+        assert_eq!(config.timeout_millis, 30_000);
+        assert_eq!(
+            (config.retry_attempts, config.retry_delay_millis),
+            (3, 1000)
+        );
+        assert_eq!(config.load_balancing_strategy, LoadBalancing::Affinity);
+        assert_eq!(config.affinity_hash_ring, 128);
+        assert!(config.enable_failover);
+        assert_eq!(config.health_retry_after_millis, 5000);
+    }
+
     #[test]
     fn defaults_of_the_table_are_the_defaults() {
         let config = Config::new("embedded:");

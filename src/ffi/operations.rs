@@ -11,13 +11,17 @@ use crate::{Ack, AckOptions, Error, FlushOptions, PopOptions, PushOptions, Renew
 ///
 /// `queue` is the name. `partition` may be NULL for "Default". `items` is a JSON array of
 /// `{"payload": any, "transactionId"?: string, "traceId"?: string}` of `items_len` bytes; payloads are stored byte for
-/// byte, missing transaction ids are minted. `options` is a JSON object or NULL: `timeoutMillis`, `buffer`.
+/// byte, missing transaction ids are minted. `options` is a JSON object or NULL: `timeoutMillis`, `buffer`,
+/// `classicItems`.
 ///
 /// `buffer` is true, or an object with `messageCount` (100), `timeMillis` (1000), `maxMessages`, `maxBytes` and `whenFull`
 /// ("wait", "fail" or "dropOldest"): messages of one partition are collected in the client and sent together, once so many
 /// are there or so long after the first of them. The future completes when they are accepted, with status "buffered" for
 /// each; what becomes of them is told by queen_report_callback() or queen_report_events(). A direct push goes behind what is
 /// buffered for its partition.
+///
+/// With `classicItems` true, items may have any form, as in the classic clients: one value or an array; an object's payload
+/// is what it has under `data`, else under `payload`, else the object itself.
 ///
 /// Result: `[{"index", "transactionId", "messageId", "status", "error"?}]`; "queued", "duplicate" and "buffered" are
 /// successes. Errors: QUEEN_E_PARTIAL when some were refused; QUEEN_E_WOULD_BLOCK beyond maxPendingMessages or

@@ -10,7 +10,10 @@ use super::handle::{
     self, Object, Stamp, body, code, give, guard, internal, lend, optional_text, or_empty,
     required_text,
 };
-use crate::{Ack, AckOptions, Dispatcher, Error, Result, Status, Transaction, TransactionOptions};
+use crate::{
+    Ack, AckOptions, Dispatcher, Error, ItemOptions, Result, Status, Transaction,
+    TransactionOptions,
+};
 
 /// Verdicts and pushes, to many queues and partitions, that a broker applies together or not at all.
 ///
@@ -146,10 +149,12 @@ pub unsafe extern "C" fn queen_transaction_ack_ids(
 }
 
 /// Adds a push of messages to one partition, `partition` and `items` as for queen_push(); missing ids are minted now.
+/// `options` is a JSON object or NULL: `classicItems`, as there.
 ///
 /// The commit is stored behind what this client has pushed to the partition before, and before what it pushes later.
 ///
-/// Returns QUEEN_OK, QUEEN_E_INVALID_ARGUMENT, QUEEN_E_INVALID_JSON, QUEEN_E_INVALID_UTF8, QUEEN_E_INVALID_STATE.
+/// Returns QUEEN_OK, QUEEN_E_INVALID_ARGUMENT, QUEEN_E_INVALID_JSON, QUEEN_E_INVALID_CONFIG, QUEEN_E_INVALID_UTF8,
+/// QUEEN_E_INVALID_STATE.
 ///
 /// Ownership: `transaction` is borrowed; the texts are copied.
 /// Threads: any.
@@ -160,13 +165,16 @@ pub unsafe extern "C" fn queen_transaction_push(
     partition: *const c_char,
     items: *const c_char,
     items_len: usize,
+    options: *const c_char,
 ) -> i32 {
     // SAFETY: the handle and the texts are valid by contract.
     unsafe {
         add(transaction, |transaction| {
             let queue = required_text("queue", queue)?;
             let partition = optional_text("partition", partition)?;
-            transaction.push_json(queue, partition, body("items", items, items_len)?);
+            let options = ItemOptions::parse(or_empty(optional_text("options", options)?))?;
+            let items = body("items", items, items_len)?;
+            transaction.push_json(queue, partition, items, &options);
             Ok(())
         })
     }

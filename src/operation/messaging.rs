@@ -50,6 +50,13 @@ static PUSH: Operation = Operation {
              \"maxMessages\"?, \"maxBytes\"?, \"whenFull\": \"wait\", \"fail\" or \"dropOldest\"}`; `true` takes the \
              defaults. The call completes when they are accepted, with status `buffered`; delivery reports tell the rest.",
         ),
+        described(
+            "classicItems",
+            "boolean",
+            "false",
+            "Items of any form, as in the classic clients: one value or an array. An object's payload is what it has under \
+             `data`, else under `payload`, else the object itself; its `transactionId` and `traceId` count.",
+        ),
         TIMEOUT,
     ],
     result: "`[{\"index\", \"transactionId\", \"messageId\", \"status\", \"error\"?}]`, status `queued`, `duplicate`, \
@@ -59,6 +66,7 @@ static PUSH: Operation = Operation {
         let options = PushOptions {
             timeout_millis: params.timeout_millis,
             buffer: params.buffer,
+            classic_items: params.classic_items,
         };
         let mut queue = client.queue(params.queue);
         if let Some(partition) = params.partition {
@@ -291,6 +299,8 @@ struct PushParams<'a> {
     items: &'a RawValue,
     #[serde(default, deserialize_with = "options::buffer")]
     buffer: Option<BufferOptions>,
+    #[serde(default)]
+    classic_items: bool,
     timeout_millis: Option<u64>,
 }
 

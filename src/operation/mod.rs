@@ -251,6 +251,71 @@ mod tests {
         assert!(error("health", "[]").unwrap().contains("object"));
     }
 
+    /// The documented default of a parameter.
+    fn default_of(operation: &str, parameter: &str) -> &'static str {
+        let operation = operations().find(|one| one.name == operation).unwrap();
+        let found = operation
+            .parameters
+            .iter()
+            .find(|one| one.name == parameter);
+        found.unwrap().default
+    }
+
+    #[test]
+    fn d26_to_d29_e2_c22_what_a_pop_does_unless_told_otherwise_is_what_is_documented() {
+        let pop = crate::consume::PopOptions::parse("{}").unwrap();
+        let documented = |parameter: &str| default_of("pop", parameter);
+        assert_eq!((pop.batch, documented("batch")), (1, "1"));
+        assert_eq!((pop.wait, documented("wait")), (true, "true"));
+        assert_eq!(
+            (pop.poll_timeout_millis, documented("pollTimeoutMillis")),
+            (30_000, "30000")
+        );
+        assert_eq!((pop.auto_ack, documented("autoAck")), (false, "false"));
+        assert!(
+            crate::consume::ConsumeOptions::parse("{}")
+                .unwrap()
+                .auto_ack
+        );
+    }
+
+    #[test]
+    fn d34_d35_defaults_can_be_read_by_programs() {
+        assert_eq!(default_of("dlq.list", "limit"), "100");
+        assert_eq!(default_of("dlq.list", "offset"), "0");
+        let listed: Vec<Value> = serde_json::from_str(operations_json()).unwrap();
+        for operation in &listed {
+            for parameter in operation["parameters"].as_array().unwrap() {
+                let default = parameter["default"].as_str().unwrap();
+                assert!(!default.is_empty(), "{operation}");
+            }
+        }
+        for setting in crate::SETTINGS {
+            assert!(!setting.default.is_empty(), "{}", setting.name);
+        }
+    }
+
+    /// A time says its unit in its name, and a name with a unit is a time of that unit.
+    #[test]
+    fn e1_names_carry_the_unit() {
+        let parameters = operations().flat_map(|one| one.parameters);
+        let parameters = parameters.map(|one| (one.name, one.kind));
+        let settings = crate::SETTINGS.iter().map(|one| (one.name, one.kind));
+        let mut times = 0;
+        for (name, kind) in parameters.chain(settings) {
+            let units = [("Millis", "milliseconds"), ("Seconds", " seconds")];
+            for (suffix, unit) in units {
+                assert_eq!(
+                    name.ends_with(suffix),
+                    kind.contains(unit),
+                    "{name}: {kind}"
+                );
+                times += usize::from(kind.contains(unit));
+            }
+        }
+        assert!(times > 20, "{times}");
+    }
+
     #[test]
     fn the_catalogue_lists_each_name_once() {
         let listed: Vec<Value> = serde_json::from_str(operations_json()).unwrap();

@@ -10,7 +10,7 @@ use super::route::{bad_params, read};
 use super::{Operation, Run, TIMEOUT};
 use crate::consume::AckOptions;
 use crate::error::Result;
-use crate::options::TransactionOptions;
+use crate::options::{ItemOptions, TransactionOptions};
 use crate::protocol::ack::{Ack, Status};
 use crate::transaction::Transaction;
 
@@ -26,7 +26,7 @@ static COMMIT: Operation = Operation {
             "array",
             "required",
             "In any order and number: `{\"type\": \"push\", \"queue\", \"partition\"?, \"items\": [{\"payload\": any, \
-             \"transactionId\"?, \"traceId\"?}]}` and `{\"type\": \"ack\", \"transactionId\", \"partitionId\", \"leaseId\", \
+             \"transactionId\"?, \"traceId\"?}], \"classicItems\"?}` (as in `push`) and `{\"type\": \"ack\", \"transactionId\", \"partitionId\", \"leaseId\", \
              \"consumerGroup\"?, \"status\"?, \"error\"?}`, status `completed` (default), `failed`, `retry` or `dlq`",
         ),
         described(
@@ -81,6 +81,8 @@ struct Push<'a> {
     partition: Option<Cow<'a, str>>,
     #[serde(borrow)]
     items: &'a RawValue,
+    #[serde(default)]
+    classic_items: bool,
 }
 
 #[derive(Deserialize)]
@@ -107,7 +109,11 @@ fn add(transaction: &mut Transaction, operation: &RawValue, unfenced: bool) -> R
     match &*kind.r#type {
         "push" => {
             let push: Push<'_> = serde_json::from_str(operation.get()).map_err(bad)?;
-            transaction.push_json(&push.queue, push.partition.as_deref(), push.items.get());
+            let options = ItemOptions {
+                classic_items: push.classic_items,
+            };
+            let partition = push.partition.as_deref();
+            transaction.push_json(&push.queue, partition, push.items.get(), &options);
         }
         "ack" => {
             let ack: GroupAck<'_> = serde_json::from_str(operation.get()).map_err(bad)?;

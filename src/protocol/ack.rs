@@ -117,11 +117,12 @@ impl AckResult {
 
     /// Whether the verdict was refused because the lease has ended.
     pub fn is_lease_lost(&self) -> bool {
-        !self.success
-            && self
-                .error
-                .as_deref()
-                .is_some_and(|error| error.to_ascii_lowercase().contains("lease"))
+        let told = |error: &str| {
+            let error = error.to_ascii_lowercase();
+            // What is said of an unknown message mentions leases as well.
+            error.contains("lease") && !error.starts_with("unresolvable")
+        };
+        !self.success && self.error.as_deref().is_some_and(told)
     }
 }
 
@@ -280,10 +281,15 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_two_generations() {
+    fn m5_m6_c18_answers_of_two_generations() {
         let results = parse(&acks(), br#"[{"index":1,"success":false,"error":"Invalid or expired LEASE"},{"index":0,"success":true,"noop":true}]"#)
             .unwrap();
         assert!(results[0].noop && results[1].is_lease_lost());
+        let unknown = AckResult::failed(
+            "a".into(),
+            "unresolvable: no such message; if leased, it comes again",
+        );
+        assert!(!unknown.is_lease_lost());
         assert_eq!(partial(&results).unwrap().code(), ErrorCode::LeaseLost);
         let old = parse(&acks(), br#"{"successful":1,"failed":1,"results":[{"success":true,"message":""},{"success":false,"error":"Message not found"}]}"#)
             .unwrap();

@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn what_is_kept_leaves_as_it_came() {
         let kept = keep(
-            r#"[{"payload":{"n": 1.0},"transactionId":"é\"1","traceId":"t"},{"payload":null,"transactionId":""},{"payload":"x"}]"#,
+            r#"[{"payload":{"n": 1.0},"transactionId":"é\"1","traceId":"0193b2c8-0000-7000-8000-00000000000a"},{"payload":null,"transactionId":""},{"payload":"x"}]"#,
         )
         .unwrap();
         let (taken, json) = body(&kept, 1 << 20);
@@ -176,7 +176,10 @@ mod tests {
         );
         assert_eq!(
             (&item["transactionId"], &item["traceId"]),
-            (&"é\"1".into(), &"t".into())
+            (
+                &"é\"1".into(),
+                &"0193b2c8-0000-7000-8000-00000000000a".into()
+            )
         );
         assert_eq!(item["payload"]["n"], 1.0);
         assert!(json["items"][1]["payload"].is_null());

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_of_three_generations() {
+    fn m7_c19_answers_of_three_generations() {
         let one = parse("L", br#"{"leaseId":"L","success":true,"renewed":3,"newExpiresAt":"t","expiresAt":"t","lease_expires_at":"t"}"#)
             .unwrap();
         assert_eq!(

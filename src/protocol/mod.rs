@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_inside_a_200_is_an_error() {
+    fn q23_an_error_inside_a_200_is_an_error() {
         let error = document("configure", &Bytes::from_static(br#"{"error":"nope"}"#)).unwrap_err();
         assert!(error.message().contains("nope"));
         let refused = |body: &'static str| document("x", &Bytes::from_static(body.as_bytes()));

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_carry_what_differs_from_the_default() {
+    fn q10_q12_q15_x29_x31_paths_carry_what_differs_from_the_default() {
         assert_eq!(query().path().unwrap(), "/api/v1/pop/queue/a%2Fb?batch=5");
         let full = Query {
             partition: Some("p 1".into()),
@@ -318,6 +318,17 @@ mod tests {
             full.path().unwrap(),
             "/api/v1/pop/queue/a%2Fb/partition/p%201?batch=5&wait=true&timeout=30000&autoAck=true&leaseSeconds=9\
              &partitions=3&consumerGroup=g%26x&subscriptionMode=all"
+        );
+        // A mode that only the broker knows goes through.
+        let later = Query {
+            subscription_mode: Some("some-day".into()),
+            ..query()
+        };
+        assert!(
+            later
+                .path()
+                .unwrap()
+                .ends_with("&subscriptionMode=some-day")
         );
         assert!(Query::default().path().is_err());
     }
@@ -345,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn q24_one_affinity_key_for_pops_and_consumers() {
+    fn q24_e5_one_affinity_key_for_pops_and_consumers() {
         let vectors: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/vectors/affinity.json")).unwrap();
         for vector in vectors["pops"].as_array().unwrap() {

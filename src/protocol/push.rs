@@ -1,6 +1,7 @@
 //! `POST /api/v1/push`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -66,7 +67,7 @@ impl<'a> Item<'a> {
         self
     }
 
-    /// The trace id. Brokers of generation 1.x keep it for transactions alone.
+    /// The trace id, a UUID. Brokers of generation 1.x keep it for transactions alone.
     pub fn trace_id(mut self, id: impl Into<Cow<'a, str>>) -> Item<'a> {
         self.trace_id = Some(id.into());
         self
@@ -105,6 +106,62 @@ impl<'a> Item<'a> {
             })
             .collect())
     }
+}
+
+impl<'a> Item<'a> {
+    /// Reads items of the form that was asked for.
+    pub(crate) fn read_list(json: &'a str, classic: bool) -> Result<Vec<Item<'a>>> {
+        match classic {
+            true => Item::parse_classic(json),
+            false => Item::parse_list(json),
+        }
+    }
+
+    /// Reads items as the classic clients do: one value or an array of them. The payload of an object is what it has under
+    /// `data`, else under `payload`, else the object itself; any other value is a payload. `transactionId` and `traceId` of
+    /// an object count; what is null or empty there counts as missing.
+    fn parse_classic(json: &'a str) -> Result<Vec<Item<'a>>> {
+        let bad = |error: serde_json::Error| {
+            Error::new(ErrorCode::InvalidJson, format!("items: {error}"))
+        };
+        let items: Vec<&'a RawValue> = match json.trim_start().starts_with('[') {
+            true => serde_json::from_str(json).map_err(bad)?,
+            false => vec![serde_json::from_str(json).map_err(bad)?],
+        };
+        items.into_iter().enumerate().map(classic).collect()
+    }
+}
+
+/// An item of whatever form, by its place.
+fn classic<'a>((index, item): (usize, &'a RawValue)) -> Result<Item<'a>> {
+    let mut made = Item {
+        payload: Cow::Borrowed(item),
+        transaction_id: None,
+        trace_id: None,
+    };
+    if !item.get().starts_with('{') {
+        return Ok(made);
+    }
+    let fields: BTreeMap<Cow<'a, str>, &'a RawValue> = serde_json::from_str(item.get())
+        .map_err(|error| Error::new(ErrorCode::InvalidJson, format!("items[{index}]: {error}")))?;
+    if let Some(payload) = fields.get("data").or_else(|| fields.get("payload")) {
+        made.payload = Cow::Borrowed(payload);
+    }
+    let id = |key: &str| {
+        let Some(value) = fields.get(key) else {
+            return Ok::<_, Error>(None);
+        };
+        let id: Option<Cow<'a, str>> = serde_json::from_str(value.get()).map_err(|_| {
+            Error::argument(format!(
+                "items[{index}].{key} is {:.60}; it must be a string",
+                value.get()
+            ))
+        })?;
+        Ok(id.filter(|id| !id.is_empty()))
+    };
+    made.transaction_id = id("transactionId")?;
+    made.trace_id = id("traceId")?;
+    Ok(made)
 }
 
 /// A push whose ids are minted: what goes on the wire, and what the answer is compared with.
@@ -165,6 +222,14 @@ pub(super) fn check_items(items: &[Item<'_>]) -> Result<()> {
                     id.len()
                 )));
             }
+        }
+        if let Some(id) = item.trace_id.as_deref()
+            && Uuid::try_parse(id).is_err()
+        {
+            // Brokers drop any other without a word.
+            return Err(Error::argument(format!(
+                "items[{index}].traceId is `{id:.60}`; it must be a UUID"
+            )));
         }
         if nesting(item.payload.get()) > MAX_NESTING {
             return Err(Error::argument(format!(
@@ -363,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn payload_text_is_kept_and_ids_are_minted() {
+    fn q6_payload_text_is_kept_and_ids_are_minted() {
         let push = push(r#"[{"payload": {"b":1.0,  "a":123456789012345678901234567890}},{"payload":null,"transactionId":"x"}]"#)
             .unwrap();
         let body = String::from_utf8(push.body.to_vec()).unwrap();
@@ -372,7 +437,8 @@ mod tests {
             "{body}"
         );
         assert!(body.contains(r#""payload":null"#));
-        assert_eq!(push.transaction_ids[0].len(), 36);
+        let minted: Uuid = push.transaction_ids[0].parse().unwrap();
+        assert_eq!(minted.get_version_num(), 7);
         assert_eq!(push.transaction_ids[1], "x");
     }
 
@@ -419,6 +485,74 @@ mod tests {
         assert!(
             error.message().contains("full") && error.result_json().unwrap().contains("queued")
         );
+    }
+
+    #[test]
+    fn q7_c28_a_trace_id_that_is_no_uuid_is_refused() {
+        let error = push(r#"[{"payload":1},{"payload":1,"traceId":"mine"}]"#).unwrap_err();
+        assert!(
+            error.message().contains("items[1].traceId is `mine`"),
+            "{error}"
+        );
+        let id = Uuid::now_v7();
+        assert!(push(&format!(r#"[{{"payload":1,"traceId":"{id}"}}]"#)).is_ok());
+    }
+
+    #[test]
+    fn q5_t8_classic_items_are_of_any_form() {
+        let items = |json: &'static str| -> Vec<(String, Option<String>)> {
+            let items = Item::parse_classic(json).unwrap();
+            items
+                .iter()
+                .map(|item| {
+                    let id = item.transaction_id.as_deref().map(str::to_owned);
+                    (item.payload().to_owned(), id)
+                })
+                .collect()
+        };
+        let one = |json: &'static str| {
+            let all = items(json);
+            assert_eq!(all.len(), 1, "{json}");
+            all[0].clone()
+        };
+        // What is there counts, not what is truthy; `data` goes first.
+        assert_eq!(one(r#"{"data":null}"#).0, "null");
+        assert_eq!(one(r#"{"payload": 0, "data": [ 1]}"#).0, "[ 1]");
+        assert_eq!(one(r#"{"payload":false}"#).0, "false");
+        assert_eq!(one(r#" {"n":1.0}"#).0, r#"{"n":1.0}"#);
+        for any in ["7", "null", "true", r#""text""#, "-1.50"] {
+            assert_eq!(one(any).0, any);
+        }
+        assert_eq!(
+            items(r#"[[1,2],"a",{"data":2}]"#)
+                .iter()
+                .map(|(payload, _)| payload.as_str())
+                .collect::<Vec<_>>(),
+            ["[1,2]", r#""a""#, "2"]
+        );
+        assert!(items("[]").is_empty());
+        // Ids beside the payload, and of an object that is the payload.
+        assert_eq!(
+            one(r#"{"data":1,"transactionId":"t"}"#).1.as_deref(),
+            Some("t")
+        );
+        assert_eq!(
+            one(r#"{"transactionId":"t"}"#),
+            (r#"{"transactionId":"t"}"#.to_owned(), Some("t".to_owned()))
+        );
+        for falsy in [
+            r#"{"data":1,"transactionId":""}"#,
+            r#"{"data":1,"transactionId":null}"#,
+        ] {
+            assert_eq!(one(falsy).1, None);
+        }
+        let message = |json: &str| Item::parse_classic(json).unwrap_err().message().to_owned();
+        assert!(
+            message(r#"[1,{"data":1,"transactionId":5}]"#).contains("items[1].transactionId is 5")
+        );
+        assert!(message("[1").contains("items"));
+        assert!(message("1 2").contains("items"));
+        assert!(message("").contains("items"));
     }
 
     #[test]

@@ -181,6 +181,25 @@ impl Known for bool {
 mod tests {
     use super::*;
 
+    /// Those of the classic clients, and no more is sent than brokers know.
+    #[test]
+    fn d8_to_d16_defaults_of_a_queue() {
+        let all = QueueOptions::new().completed();
+        for (name, value) in [
+            ("leaseTime", json!(300)),
+            ("retryLimit", json!(3)),
+            ("priority", json!(0)),
+            ("delayedProcessing", json!(0)),
+            ("windowBuffer", json!(0)),
+            ("maxSize", json!(0)),
+            ("retentionSeconds", json!(0)),
+            ("completedRetentionSeconds", json!(0)),
+            ("encryptionEnabled", json!(false)),
+        ] {
+            assert_eq!(all[name], value, "{name}");
+        }
+    }
+
     #[test]
     fn the_callers_options_win_over_the_complete_set() {
         let options = QueueOptions::new()

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn l7_a_key_moves_while_its_backend_is_unhealthy_and_comes_back() {
+    fn l7_e8_a_key_moves_while_its_backend_is_unhealthy_and_comes_back() {
         let balancer = balancer(3, LoadBalancing::Affinity);
         let keys: Vec<_> = (0..300).map(|n| format!("q{n}:*:g")).collect();
         let home: Vec<_> = keys
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn l8_probes_come_due_and_each_once() {
+    async fn l8_e7_probes_come_due_and_each_once() {
         let balancer = balancer(3, LoadBalancing::RoundRobin);
         balancer.failed(0, "down", None);
         balancer.failed(1, "HTTP 503", Some(Duration::from_secs(20)));

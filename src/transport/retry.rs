@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn h1_retries_with_exponential_backoff() {
+    async fn h1_v4_v6_retries_with_exponential_backoff() {
         let script = Script::new([status(500), reset(), status(200)]);
         run(&script, 1, &push(30)).await.unwrap();
         within_a_fifth(&script.pauses(), &[1000, 2000]);
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn h5_a_4xx_is_told_at_once() {
+    async fn h5_v5_a_4xx_is_told_at_once() {
         for number in [400, 401, 403, 404, 408, 409, 413, 422] {
             let script = Script::new([status(number)]);
             let error = run(&script, 3, &push(30)).await.unwrap_err();

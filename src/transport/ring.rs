@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn l2_hashes_the_bytes_of_utf8() {
+    fn l2_v1_hashes_the_bytes_of_utf8() {
         let vectors = vectors();
         let hashes = vectors["hashes"].as_object().unwrap();
         assert!(hashes.len() > 8);
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn l3_the_ring_has_128_nodes_for_each_url() {
+    fn l3_v2_the_ring_has_128_nodes_for_each_url() {
         for vector in vectors()["rings"].as_array().unwrap() {
             let urls = urls(vector);
             let ring = Ring::new(&urls, 128);

@@ -187,7 +187,7 @@ static void cut_push(queen_broker_t *broker, queen_client_t *client) {
     check(pop(client, "q", "p", NO_WAIT) == NULL); /* stored once */
   }
 }
-TEST(cut_push_is_repeated_and_stored_once) { each(cut_push); }
+TEST(x12_cut_push_is_repeated_and_stored_once) { each(cut_push); }
 
 /* a pop is never repeated once it was sent; before the commit nothing is leased, after it the messages come with the
  * end of the lease */
@@ -451,7 +451,7 @@ TEST(tokens_are_needed_where_they_are_given) {
 }
 
 TESTS(cmocka_unit_test(bad_options_name_key_and_value), cmocka_unit_test(null_and_bad_arguments_are_answered),
-      cmocka_unit_test(cut_push_is_repeated_and_stored_once), cmocka_unit_test(cut_pop_has_an_unknown_outcome),
+      cmocka_unit_test(x12_cut_push_is_repeated_and_stored_once), cmocka_unit_test(cut_pop_has_an_unknown_outcome),
       cmocka_unit_test(garbage_hanging_and_late_answers), cmocka_unit_test(hanging_request_goes_on_without_its_fault),
       cmocka_unit_test(lost_answer_to_an_ack_changes_nothing), cmocka_unit_test(clock_moves_lease_delay_and_retention),
       cmocka_unit_test(two_brokers_at_once), cmocka_unit_test(share_with_a_seed_is_the_same_each_time),

@@ -165,7 +165,7 @@ static int32_t hold(queen_delivery_t *delivery, void *user_data) {
 
 static void hold_freed(void *h) { gate_add(&((hold_t *)h)->frees, 1); }
 
-TEST(close_deadline_names_what_still_runs) {
+TEST(x13_close_deadline_names_what_still_runs) {
   queen_client_t *client = client_new();
   const char *queue = queue_new(client, NULL);
   hold_t h = {GATE_INIT, GATE_INIT, GATE_INIT};
@@ -266,5 +266,5 @@ TEST(close_races_pushes) {
 
 TESTS(cmocka_unit_test(close_during_a_long_poll_is_prompt), cmocka_unit_test(no_callback_runs_after_close),
       cmocka_unit_test(close_stops_consumers_and_frees_their_user_data),
-      cmocka_unit_test(everything_after_close_answers_closed), cmocka_unit_test(close_deadline_names_what_still_runs),
+      cmocka_unit_test(everything_after_close_answers_closed), cmocka_unit_test(x13_close_deadline_names_what_still_runs),
       cmocka_unit_test(free_without_close_completes_everything), cmocka_unit_test(close_races_pushes))

@@ -32,7 +32,7 @@ TEST(wrong_configurations_are_refused_and_named) {
   check_refused("[\"embedded:\"", QUEEN_E_INVALID_JSON, "");
 }
 
-TEST(three_shapes_are_accepted) {
+TEST(m1_m2_m3_three_shapes_are_accepted) {
   static const char *const configs[] = {"embedded:", "[\"embedded:\"]", "{\"url\":\"embedded:\"}",
                                         "{\"urls\":[\"embedded:\"],\"timeoutMillis\":20000}",
                                         " \n{ \"url\" : \"embedded:\" } "};
@@ -83,6 +83,6 @@ TEST(option_errors_name_the_key) {
   client_end(client);
 }
 
-TESTS(cmocka_unit_test(wrong_configurations_are_refused_and_named), cmocka_unit_test(three_shapes_are_accepted),
+TESTS(cmocka_unit_test(wrong_configurations_are_refused_and_named), cmocka_unit_test(m1_m2_m3_three_shapes_are_accepted),
       cmocka_unit_test(configuration_is_copied_and_its_length_counts), cmocka_unit_test(new_client_does_no_io),
       cmocka_unit_test(option_errors_name_the_key))

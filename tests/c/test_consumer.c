@@ -56,7 +56,7 @@ static void expect_empty(queen_client_t *client, const char *queue) {
   check(pop(client, queue, NULL, "{\"wait\":true,\"pollTimeoutMillis\":500}") == NULL);
 }
 
-TEST(ack_settles_in_order_and_limit_ends) {
+TEST(v11_ack_settles_in_order_and_limit_ends) {
   queen_client_t *client = client_new();
   const char *queue = queue_new(client, NULL);
   log_t *log = log_new(QUEEN_ACK);
@@ -113,7 +113,7 @@ TEST(idle_ends_a_consumer) {
   free(log);
 }
 
-TEST(nack_brings_it_again_until_the_dead_letter) {
+TEST(v11_nack_brings_it_again_until_the_dead_letter) {
   queen_client_t *client = client_new();
   const char *queue = queue_new(client, "{\"leaseTime\":120,\"retryLimit\":2}");
   log_t *log = log_new(QUEEN_NACK);
@@ -148,7 +148,7 @@ TEST(unknown_answer_is_a_nack) {
   }
 }
 
-TEST(concurrency_runs_as_many_as_it_says) {
+TEST(q16_v10_concurrency_runs_as_many_as_it_says) {
   queen_client_t *client = client_new();
   const char *queue = queue_new(client, NULL);
   log_t *log = log_new(QUEEN_ACK);
@@ -229,9 +229,9 @@ TEST(every_message_arrives_once_and_in_order) {
   free(log);
 }
 
-TESTS(cmocka_unit_test(ack_settles_in_order_and_limit_ends),
+TESTS(cmocka_unit_test(v11_ack_settles_in_order_and_limit_ends),
       cmocka_unit_test(limit_leaves_the_rest), cmocka_unit_test(idle_ends_a_consumer),
-      cmocka_unit_test(nack_brings_it_again_until_the_dead_letter), cmocka_unit_test(unknown_answer_is_a_nack),
-      cmocka_unit_test(concurrency_runs_as_many_as_it_says),
+      cmocka_unit_test(v11_nack_brings_it_again_until_the_dead_letter), cmocka_unit_test(unknown_answer_is_a_nack),
+      cmocka_unit_test(q16_v10_concurrency_runs_as_many_as_it_says),
       cmocka_unit_test(one_consumer_of_a_named_partition_leaves_the_others),
       cmocka_unit_test(group_from_the_start_sees_the_backlog), cmocka_unit_test(every_message_arrives_once_and_in_order))

@@ -103,7 +103,7 @@ TEST(json_holds_the_whole_delivery) {
 }
 
 /* one pop over several partitions yields one delivery for each */
-TEST(pop_over_partitions_yields_a_delivery_for_each) {
+TEST(x25_pop_over_partitions_yields_a_delivery_for_each) {
   static const char *const partitions[] = {"a", "b", "c"};
   queen_client_t *client = client_new();
   const char *queue = queue_new(client, NULL);
@@ -190,6 +190,6 @@ TEST(freed_with_a_verdict_under_way_is_settled) {
 }
 
 TESTS(cmocka_unit_test(views_show_every_field), cmocka_unit_test(older_and_newer_structs_keep_their_stride),
-      cmocka_unit_test(json_holds_the_whole_delivery), cmocka_unit_test(pop_over_partitions_yields_a_delivery_for_each),
+      cmocka_unit_test(json_holds_the_whole_delivery), cmocka_unit_test(x25_pop_over_partitions_yields_a_delivery_for_each),
       cmocka_unit_test(freed_unsettled_comes_back_at_once_without_a_charge),
       cmocka_unit_test(freed_in_part_gives_back_the_rest), cmocka_unit_test(freed_with_a_verdict_under_way_is_settled))

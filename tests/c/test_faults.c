@@ -48,7 +48,7 @@ static void each_call_fails(const char *mode, int32_t code, int32_t outcome, int
   fails(future, code, outcome);
   queen_future_free(future);
   transaction = queen_transaction_new(client);
-  check_code(queen_transaction_push(transaction, "q", "p", ITEM, Z), QUEEN_OK);
+  check_code(queen_transaction_push(transaction, "q", "p", ITEM, Z, NULL), QUEEN_OK);
   future = queen_transaction_commit(transaction, SHORT);
   queen_transaction_free(transaction);
   error = fails(future, code, outcome);

@@ -133,7 +133,7 @@ static int child_asks(void *argument) {
   CHILD_CHECK(forked(queen_delivery_settle(h->delivery, "[]", Z)));
   CHILD_CHECK(queen_transaction_new(h->client) == NULL);
   CHILD_CHECK(queen_transaction_ack(h->transaction, h->delivery, 0, NULL) == QUEEN_E_FORKED);
-  CHILD_CHECK(queen_transaction_push(h->transaction, "q", NULL, "[]", Z) == QUEEN_E_FORKED);
+  CHILD_CHECK(queen_transaction_push(h->transaction, "q", NULL, "[]", Z, NULL) == QUEEN_E_FORKED);
   CHILD_CHECK(forked(queen_transaction_commit(h->transaction, NULL)));
   CHILD_CHECK(queen_delivery_view(h->delivery, &view, sizeof view, 0, 1) == QUEEN_E_FORKED);
   CHILD_CHECK(queen_log_callback(h->client, QUEEN_LOG_INFO, on_log, NULL, NULL) == QUEEN_E_FORKED);

@@ -37,7 +37,7 @@ static void make_noise(queen_client_t *client) {
   consumer_end(consumer);
 }
 
-TEST(callback_gets_the_log) {
+TEST(x10_callback_gets_the_log) {
   queen_client_t *client = client_new();
   sink_t sink = SINK_INIT;
   check_code(queen_log_callback(client, QUEEN_LOG_DEBUG, on_log, &sink, on_free), QUEEN_OK);
@@ -124,6 +124,6 @@ TEST(unsent_messages_are_counted_in_a_warning) {
   scripted_stop(&server);
 }
 
-TESTS(cmocka_unit_test(callback_gets_the_log), cmocka_unit_test(level_keeps_the_rest_out),
+TESTS(cmocka_unit_test(x10_callback_gets_the_log), cmocka_unit_test(level_keeps_the_rest_out),
       cmocka_unit_test(events_get_the_log), cmocka_unit_test(one_sink_at_a_time),
       cmocka_unit_test(unsent_messages_are_counted_in_a_warning))

@@ -51,7 +51,7 @@ TEST(not_found_carries_its_http_status) {
   client_end(client);
 }
 
-TEST(push_answers_one_entry_per_item) {
+TEST(q21_push_answers_one_entry_per_item) {
   queen_client_t *client = client_new();
   const char *queue = queue_new(client, NULL);
   char *json = wait_json(queen_push(client, queue, "p",
@@ -223,7 +223,7 @@ TEST(groups_are_independent) {
 }
 
 TESTS(cmocka_unit_test(queue_is_created_got_and_deleted_by_name), cmocka_unit_test(not_found_carries_its_http_status),
-      cmocka_unit_test(push_answers_one_entry_per_item), cmocka_unit_test(payload_bytes_come_back_verbatim),
+      cmocka_unit_test(q21_push_answers_one_entry_per_item), cmocka_unit_test(payload_bytes_come_back_verbatim),
       cmocka_unit_test(pop_ack_and_renew_by_ids), cmocka_unit_test(ack_and_renew_of_a_dead_lease_say_so),
       cmocka_unit_test(hot_operations_by_name), cmocka_unit_test(pop_of_nothing_is_a_success_without_a_delivery),
       cmocka_unit_test(auto_acked_pop_has_no_lease), cmocka_unit_test(groups_are_independent))

@@ -70,7 +70,7 @@ TEST(library_threads_block_the_hosts_signals) {
 }
 
 /* the caller's own mask and the process's handlers stay as they were */
-TEST(callers_mask_and_handlers_are_untouched) {
+TEST(m12_c7_c61_x9_callers_mask_and_handlers_are_untouched) {
   sigset_t before, after;
   struct sigaction old[65], now;
   queen_client_t *client;
@@ -129,5 +129,5 @@ static void under_resets(const char *mode) {
 TEST(resets_after_the_request_harm_nobody) { under_resets("reset"); }
 TEST(resets_before_the_request_harm_nobody) { under_resets("reset-early"); }
 
-TESTS(cmocka_unit_test(library_threads_block_the_hosts_signals), cmocka_unit_test(callers_mask_and_handlers_are_untouched),
+TESTS(cmocka_unit_test(library_threads_block_the_hosts_signals), cmocka_unit_test(m12_c7_c61_x9_callers_mask_and_handlers_are_untouched),
       cmocka_unit_test(resets_after_the_request_harm_nobody), cmocka_unit_test(resets_before_the_request_harm_nobody))

@@ -43,8 +43,8 @@ TEST(t1_a_message_is_acked_and_others_are_pushed) {
   check_code(queen_transaction_ack(transaction, delivery, 0, NULL), QUEEN_OK);
   check_code(queen_transaction_ack(transaction, delivery, 1, "completed"), QUEEN_OK);
   queen_delivery_free(delivery); /* the transaction keeps what it needs */
-  check_code(queen_transaction_push(transaction, to, "a", OUT, Z), QUEEN_OK);
-  check_code(queen_transaction_push(transaction, to, NULL, OUT, strlen(OUT)), QUEEN_OK);
+  check_code(queen_transaction_push(transaction, to, "a", OUT, Z, NULL), QUEEN_OK);
+  check_code(queen_transaction_push(transaction, to, NULL, "{\"data\":{\"n\":7}}", Z, "{\"classicItems\":true}"), QUEEN_OK);
   future = commit(transaction);
   check(queen_future_error(future) == NULL);
   {
@@ -72,7 +72,7 @@ TEST(x100_a_rollback_has_a_reason_and_leaves_the_message_unsettled) {
   wait_ok(queen_push(client, to, NULL, taken, Z, NULL));
   delivery = batch_of(client, from, 1);
   check_code(queen_transaction_settle(transaction, delivery, "[{\"index\":0,\"status\":\"completed\"}]", Z), QUEEN_OK);
-  check_code(queen_transaction_push(transaction, to, NULL, taken, Z), QUEEN_OK);
+  check_code(queen_transaction_push(transaction, to, NULL, taken, Z, NULL), QUEEN_OK);
   /* meanwhile nobody else settles it */
   wait_code(queen_delivery_ack(delivery), QUEEN_E_ALREADY_SETTLED);
   future = commit(transaction);
@@ -99,7 +99,7 @@ TEST(an_earlier_message_that_is_unsettled_stops_the_commit) {
   push_n(client, from, "p", 0, 2);
   delivery = batch_of(client, from, 2);
   check_code(queen_transaction_ack(transaction, delivery, 1, NULL), QUEEN_OK);
-  check_code(queen_transaction_push(transaction, to, NULL, OUT, Z), QUEEN_OK);
+  check_code(queen_transaction_push(transaction, to, NULL, OUT, Z, NULL), QUEEN_OK);
   future = commit(transaction);
   check_code(queen_error_code(queen_future_error(future)), QUEEN_E_ORDER);
   check_code(queen_error_outcome(queen_future_error(future)), QUEEN_OUTCOME_NOT_APPLIED);
@@ -128,7 +128,7 @@ TEST(c21_acks_by_ids_have_a_group_and_a_lease) {
            (int)view.transaction_id_len, view.transaction_id, (int)view.partition_id_len, view.partition_id,
            (int)view.lease_id_len, view.lease_id);
   check_code(queen_transaction_ack_ids(transaction, acks, Z, "{\"consumerGroup\":\"workers\"}"), QUEEN_OK);
-  check_code(queen_transaction_push(transaction, to, NULL, OUT, Z), QUEEN_OK);
+  check_code(queen_transaction_push(transaction, to, NULL, OUT, Z, NULL), QUEEN_OK);
   future = commit(transaction);
   check(queen_future_error(future) == NULL);
   queen_future_free(future);
@@ -154,7 +154,7 @@ static int32_t forward(queen_delivery_t *delivery, void *user_data) {
   char items[64];
   snprintf(items, sizeof items, "[{\"payload\":{\"n\":%d}}]", number_at(delivery, 0) * 10);
   queen_transaction_ack(transaction, delivery, 0, NULL);
-  queen_transaction_push(transaction, f->to, "p", items, Z);
+  queen_transaction_push(transaction, f->to, "p", items, Z, NULL);
   future = queen_transaction_commit(transaction, NULL);
   queen_transaction_free(transaction);
   if (queen_future_wait(future, LONG_MS) == QUEEN_OK && queen_future_error(future) == NULL) gate_add(&f->good, 1);
@@ -202,7 +202,7 @@ TEST(t6_wrong_additions_stop_the_commit) {
   int i;
   push_n(client, queue, "p", 0, 1);
   delivery = batch_of(client, queue, 1);
-  for (i = 0; i < 15; i++) {
+  for (i = 0; i < 16; i++) {
     queen_transaction_t *t = queen_transaction_new(client);
     int32_t wanted = QUEEN_E_INVALID_ARGUMENT, code = QUEEN_OK;
     queen_future_t *future;
@@ -210,24 +210,25 @@ TEST(t6_wrong_additions_stop_the_commit) {
       case 0: code = queen_transaction_ack(t, delivery, 1, NULL); break;
       case 1: code = queen_transaction_ack(t, delivery, 0, "done"); break;
       case 2: code = queen_transaction_ack(t, NULL, 0, NULL); break;
-      case 3: code = queen_transaction_push(t, NULL, NULL, OUT, Z); break;
-      case 4: code = queen_transaction_push(t, "", NULL, OUT, Z); break;
-      case 5: code = queen_transaction_push(t, queue, NULL, NULL, 3); break;
-      case 6: code = queen_transaction_push(t, queue, NULL, "[]", Z); break;
-      case 7: code = queen_transaction_push(t, queue, NULL, "[", Z), wanted = QUEEN_E_INVALID_JSON; break;
-      case 8: code = queen_transaction_push(t, "\xff", NULL, OUT, Z), wanted = QUEEN_E_INVALID_UTF8; break;
+      case 3: code = queen_transaction_push(t, NULL, NULL, OUT, Z, NULL); break;
+      case 4: code = queen_transaction_push(t, "", NULL, OUT, Z, NULL); break;
+      case 5: code = queen_transaction_push(t, queue, NULL, NULL, 3, NULL); break;
+      case 6: code = queen_transaction_push(t, queue, NULL, "[]", Z, NULL); break;
+      case 7: code = queen_transaction_push(t, queue, NULL, "[", Z, NULL), wanted = QUEEN_E_INVALID_JSON; break;
+      case 8: code = queen_transaction_push(t, "\xff", NULL, OUT, Z, NULL), wanted = QUEEN_E_INVALID_UTF8; break;
       case 9: code = queen_transaction_ack_ids(t, no_partition, Z, NULL), wanted = QUEEN_E_INVALID_JSON; break;
       case 10: code = queen_transaction_ack_ids(t, no_lease, Z, NULL); break;
       case 11: code = queen_transaction_ack_ids(t, no_lease, Z, "{\"group\":1}"), wanted = QUEEN_E_INVALID_CONFIG; break;
       case 12: code = queen_transaction_settle(t, delivery, "[{\"index\":0}]", Z), wanted = QUEEN_E_INVALID_JSON; break;
       case 13: code = queen_transaction_settle(t, delivery, NULL, 2); break;
+      case 15: code = queen_transaction_push(t, queue, NULL, OUT, Z, "{\"buffer\":true}"), wanted = QUEEN_E_INVALID_CONFIG; break;
       case 14: /* the same message twice */
         check_code(queen_transaction_ack(t, delivery, 0, NULL), QUEEN_OK);
         code = queen_transaction_ack(t, delivery, 0, NULL), wanted = QUEEN_E_ALREADY_SETTLED;
         break;
     }
     check_code(code, wanted);
-    check_code(queen_transaction_push(t, queue, NULL, OUT, Z), wanted); /* it stays so */
+    check_code(queen_transaction_push(t, queue, NULL, OUT, Z, NULL), wanted); /* it stays so */
     future = commit(t);
     check_code(queen_error_code(queen_future_error(future)), wanted);
     check(*queen_error_message(queen_future_error(future)) != '\0');
@@ -247,17 +248,17 @@ TEST(t7_a_transaction_is_committed_once_and_not_empty) {
   wait_code(queen_transaction_commit(transaction, NULL), QUEEN_E_INVALID_STATE);
   queen_transaction_free(transaction);
   transaction = queen_transaction_new(client);
-  check_code(queen_transaction_push(transaction, queue, NULL, OUT, Z), QUEEN_OK);
+  check_code(queen_transaction_push(transaction, queue, NULL, OUT, Z, NULL), QUEEN_OK);
   wait_code(queen_transaction_commit(transaction, "{\"timeout\":1}"), QUEEN_E_INVALID_CONFIG);
   wait_ok(queen_transaction_commit(transaction, "{\"timeoutMillis\":30000}")); /* bad options have not used it up */
-  check_code(queen_transaction_push(transaction, queue, NULL, OUT, Z), QUEEN_E_INVALID_STATE);
+  check_code(queen_transaction_push(transaction, queue, NULL, OUT, Z, NULL), QUEEN_E_INVALID_STATE);
   queen_transaction_free(transaction);
   expect_number(client, queue, NULL, 7);
   queen_transaction_free(queen_transaction_new(client));
   queen_transaction_free(NULL);
   check(queen_transaction_new(NULL) == NULL);
   check_code(queen_transaction_ack(NULL, NULL, 0, NULL), QUEEN_E_INVALID_ARGUMENT);
-  check_code(queen_transaction_push(NULL, queue, NULL, OUT, Z), QUEEN_E_INVALID_ARGUMENT);
+  check_code(queen_transaction_push(NULL, queue, NULL, OUT, Z, NULL), QUEEN_E_INVALID_ARGUMENT);
   wait_code(queen_transaction_commit(NULL, NULL), QUEEN_E_INVALID_ARGUMENT);
   client_end(client);
 }
@@ -279,7 +280,7 @@ TEST(freed_without_a_commit_it_lets_go) {
 TEST(the_client_may_be_freed_first) {
   queen_client_t *client = client_new();
   queen_transaction_t *transaction = queen_transaction_new(client);
-  check_code(queen_transaction_push(transaction, "q", NULL, OUT, Z), QUEEN_OK);
+  check_code(queen_transaction_push(transaction, "q", NULL, OUT, Z, NULL), QUEEN_OK);
   client_end(client);
   wait_code(queen_transaction_commit(transaction, NULL), QUEEN_E_CLOSED);
   queen_transaction_free(transaction);

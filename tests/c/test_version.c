@@ -87,7 +87,7 @@ TEST(event_types_have_names) {
   check(queen_event_type_name(INT32_MAX) == NULL);
 }
 
-TEST(catalogue_lists_every_operation) {
+TEST(d35_catalogue_lists_every_operation) {
   static const char *const names[] = {"push",         "pop",          "ack",       "renew", "flush",
                                       "queue.create", "queue.delete", "queue.get", "health"};
   size_t len = 0, i;
@@ -144,5 +144,5 @@ TEST(error_accessors_take_null) {
 }
 
 TESTS(cmocka_unit_test(version_of_header_and_library_agree), cmocka_unit_test(codes_have_their_names_and_numbers),
-      cmocka_unit_test(event_types_have_names), cmocka_unit_test(catalogue_lists_every_operation),
+      cmocka_unit_test(event_types_have_names), cmocka_unit_test(d35_catalogue_lists_every_operation),
       cmocka_unit_test(errors_can_be_read), cmocka_unit_test(error_accessors_take_null))

@@ -10,24 +10,24 @@ pub(crate) const TESTS: Tests = &[
         b1_b9_a_buffered_push_completes_when_it_is_accepted,
     ),
     (
-        "b3_the_time_of_the_first_message_flushes",
-        b3_the_time_of_the_first_message_flushes,
+        "b3_v7_the_time_of_the_first_message_flushes",
+        b3_v7_the_time_of_the_first_message_flushes,
     ),
     (
-        "b4_the_count_flushes_in_order",
-        b4_the_count_flushes_in_order,
+        "b4_v7_the_count_flushes_in_order",
+        b4_v7_the_count_flushes_in_order,
     ),
     (
-        "b2_b5_one_place_is_flushed_and_no_other",
-        b2_b5_one_place_is_flushed_and_no_other,
+        "b2_b5_q25_v8_one_place_is_flushed_and_no_other",
+        b2_b5_q25_v8_one_place_is_flushed_and_no_other,
     ),
     (
         "c13_pushes_are_stored_in_call_order_buffered_or_not",
         c13_pushes_are_stored_in_call_order_buffered_or_not,
     ),
     (
-        "c6_flushes_and_pushes_at_once_do_not_block_each_other",
-        c6_flushes_and_pushes_at_once_do_not_block_each_other,
+        "c6_c56_flushes_and_pushes_at_once_do_not_block_each_other",
+        c6_c56_flushes_and_pushes_at_once_do_not_block_each_other,
     ),
     (
         "x23_x24_a_duplicate_is_reported_as_one",
@@ -37,10 +37,10 @@ pub(crate) const TESTS: Tests = &[
         "x20_a_full_buffer_lets_pushes_wait",
         x20_a_full_buffer_lets_pushes_wait,
     ),
-    ("b8_statistics_of_buffers", b8_statistics_of_buffers),
+    ("b8_m8_statistics_of_buffers", b8_m8_statistics_of_buffers),
     (
-        "x13_close_sends_what_is_buffered",
-        x13_close_sends_what_is_buffered,
+        "x13_m13_close_sends_what_is_buffered",
+        x13_m13_close_sends_what_is_buffered,
     ),
 ];
 
@@ -122,7 +122,7 @@ fn b1_b9_a_buffered_push_completes_when_it_is_accepted(broker: &TestBroker) -> T
     close(client)
 }
 
-fn b3_the_time_of_the_first_message_flushes(broker: &TestBroker) -> Tested {
+fn b3_v7_the_time_of_the_first_message_flushes(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client);
     let buffered = queue.clone().buffer(BufferOptions {
@@ -139,7 +139,7 @@ fn b3_the_time_of_the_first_message_flushes(broker: &TestBroker) -> Tested {
     close(client)
 }
 
-fn b4_the_count_flushes_in_order(broker: &TestBroker) -> Tested {
+fn b4_v7_the_count_flushes_in_order(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let plain = fresh(&client).partition("p");
     let queue = plain.clone().buffer(patient(50));
@@ -163,7 +163,7 @@ fn b4_the_count_flushes_in_order(broker: &TestBroker) -> Tested {
     close(client)
 }
 
-fn b2_b5_one_place_is_flushed_and_no_other(broker: &TestBroker) -> Tested {
+fn b2_b5_q25_v8_one_place_is_flushed_and_no_other(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let name = format!("contract-{}", uuid::Uuid::now_v7());
     let places = [
@@ -224,7 +224,7 @@ fn c13_pushes_are_stored_in_call_order_buffered_or_not(broker: &TestBroker) -> T
     close(client)
 }
 
-fn c6_flushes_and_pushes_at_once_do_not_block_each_other(broker: &TestBroker) -> Tested {
+fn c6_c56_flushes_and_pushes_at_once_do_not_block_each_other(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let seen = reports(&client);
     let queue = fresh(&client);
@@ -316,7 +316,7 @@ fn x20_a_full_buffer_lets_pushes_wait(broker: &TestBroker) -> Tested {
     close(client)
 }
 
-fn b8_statistics_of_buffers(broker: &TestBroker) -> Tested {
+fn b8_m8_statistics_of_buffers(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client);
     for partition in ["a", "b"] {
@@ -345,7 +345,7 @@ fn b8_statistics_of_buffers(broker: &TestBroker) -> Tested {
     close(client)
 }
 
-fn x13_close_sends_what_is_buffered(broker: &TestBroker) -> Tested {
+fn x13_m13_close_sends_what_is_buffered(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let seen = reports(&client);
     let queue = fresh(&client);

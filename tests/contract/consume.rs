@@ -8,16 +8,16 @@ pub(crate) const TESTS: Tests = &[
         consumers_keep_the_order_of_partitions,
     ),
     (
-        "a_blocked_handler_keeps_its_lease",
-        a_blocked_handler_keeps_its_lease,
+        "q20_v12_c55_a_blocked_handler_keeps_its_lease",
+        q20_v12_c55_a_blocked_handler_keeps_its_lease,
     ),
     (
         "a_panicking_handler_is_a_nack",
         a_panicking_handler_is_a_nack,
     ),
     (
-        "settled_by_hand_without_auto_ack",
-        settled_by_hand_without_auto_ack,
+        "q18_settled_by_hand_without_auto_ack",
+        q18_settled_by_hand_without_auto_ack,
     ),
     (
         "idle_and_limit_end_a_consumer",
@@ -86,7 +86,7 @@ fn consumers_keep_the_order_of_partitions(broker: &TestBroker) -> Tested {
     close(client)
 }
 
-fn a_blocked_handler_keeps_its_lease(broker: &TestBroker) -> Tested {
+fn q20_v12_c55_a_blocked_handler_keeps_its_lease(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client);
     push(&queue, [1]);
@@ -147,7 +147,7 @@ fn a_panicking_handler_is_a_nack(broker: &TestBroker) -> Tested {
     close(client)
 }
 
-fn settled_by_hand_without_auto_ack(broker: &TestBroker) -> Tested {
+fn q18_settled_by_hand_without_auto_ack(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client);
     push(&queue, [1, 2]);

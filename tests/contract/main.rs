@@ -1,6 +1,7 @@
 //! What the Rust client promises, on every broker of `QUEEN_TEST_BROKERS`.
 
 mod buffers;
+mod builder;
 mod consume;
 mod each;
 mod groups;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     for broker in &brokers {
         let tests = [
             produce::TESTS,
+            builder::TESTS,
             buffers::TESTS,
             settle::TESTS,
             consume::TESTS,

@@ -4,14 +4,14 @@ use super::*;
 
 pub(crate) const TESTS: Tests = &[
     (
-        "payloads_come_back_byte_for_byte",
-        payloads_come_back_byte_for_byte,
+        "c49_payloads_come_back_byte_for_byte",
+        c49_payloads_come_back_byte_for_byte,
     ),
     (
         "pushes_are_stored_in_call_order",
         pushes_are_stored_in_call_order,
     ),
-    ("flush_waits_for_pushes", flush_waits_for_pushes),
+    ("c30_flush_waits_for_pushes", c30_flush_waits_for_pushes),
     (
         "duplicate_ids_are_stored_once",
         duplicate_ids_are_stored_once,
@@ -22,7 +22,7 @@ pub(crate) const TESTS: Tests = &[
     ),
 ];
 
-fn payloads_come_back_byte_for_byte(broker: &TestBroker) -> Tested {
+fn c49_payloads_come_back_byte_for_byte(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client).partition("a/b c?d#é");
     let payload = r#"{"n": 1.0,  "big":123456789012345678901234567890, "b":[null], "a":"\u00e9"}"#;
@@ -64,7 +64,7 @@ fn pushes_are_stored_in_call_order(broker: &TestBroker) -> Tested {
     close(client)
 }
 
-fn flush_waits_for_pushes(broker: &TestBroker) -> Tested {
+fn c30_flush_waits_for_pushes(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client);
     for partition in 0..20 {

@@ -23,7 +23,7 @@ pub(crate) const TESTS: Tests = &[
         "acks_by_ids_settle_live_deliveries",
         acks_by_ids_settle_live_deliveries,
     ),
-    ("an_expired_lease_is_told", an_expired_lease_is_told),
+    ("x31_an_expired_lease_is_told", x31_an_expired_lease_is_told),
     (
         "a_cancelled_pop_loses_nothing",
         a_cancelled_pop_loses_nothing,
@@ -154,7 +154,7 @@ fn acks_by_ids_settle_live_deliveries(broker: &TestBroker) -> Tested {
     close(client)
 }
 
-fn an_expired_lease_is_told(broker: &TestBroker) -> Tested {
+fn x31_an_expired_lease_is_told(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client);
     push(&queue, [1]);

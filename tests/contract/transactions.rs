@@ -4,7 +4,7 @@ use super::*;
 use queen::{Committed, Outcome, RollbackReason, TransactionResult};
 
 pub(crate) const TESTS: Tests = tests![
-    t1_x99_a_message_is_acked_and_another_pushed,
+    t1_m15_x99_a_message_is_acked_and_another_pushed,
     t2_t3_t4_many_acks_and_pushes_to_many_places,
     t5_a_lease_that_is_over_rolls_back,
     t6_e3_ids_and_leases_must_be_named,
@@ -44,7 +44,7 @@ fn drain(queue: &Queue) -> Vec<u32> {
     all
 }
 
-fn t1_x99_a_message_is_acked_and_another_pushed(broker: &TestBroker) -> Tested {
+fn t1_m15_x99_a_message_is_acked_and_another_pushed(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let (from, to) = (fresh(&client), fresh(&client));
     push(&from, [1]);

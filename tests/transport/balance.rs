@@ -39,7 +39,7 @@ fn pop(client: &Client, group: &str) {
 }
 
 #[test]
-fn l1_pops_of_a_group_go_to_one_broker_from_every_client() {
+fn l1_v13_pops_of_a_group_go_to_one_broker_from_every_client() {
     let servers: Vec<_> = (0..3).map(|_| Script::start(well)).collect();
     let urls: Vec<_> = servers.iter().map(|server| &*server.url).collect();
     for _ in 0..4 {
@@ -161,7 +161,7 @@ fn l8_half_open_probe() {
 }
 
 #[test]
-fn h3_every_kind_of_failure_makes_a_broker_unhealthy() {
+fn h3_v3_every_kind_of_failure_makes_a_broker_unhealthy() {
     for failure in [
         || json(500, ""),
         || Reply::Reset,
@@ -250,7 +250,7 @@ fn x11_a_close_ends_requests_and_connections() {
 }
 
 #[test]
-fn x14_a_client_that_is_dropped_closes_by_itself() {
+fn x14_m14_a_client_that_is_dropped_closes_by_itself() {
     let server = Script::start(well);
     let client = client(&[&server.url], "");
     push(&client).wait(LONG).unwrap();

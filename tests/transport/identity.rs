@@ -29,7 +29,7 @@ fn secret(text: &str) -> Secret {
 }
 
 #[test]
-fn x1_a_static_token_goes_with_every_request() {
+fn x1_c59_a_static_token_goes_with_every_request() {
     let server = guarded("t0p");
     let client = client(&[&server.url], r#""bearerToken":"t0p""#);
     push(&client).wait(LONG).unwrap();

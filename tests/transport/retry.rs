@@ -466,7 +466,7 @@ fn an_error_inside_a_200_is_an_error() {
 }
 
 #[test]
-fn c2_an_outage_is_no_empty_queue() {
+fn c2_c60_an_outage_is_no_empty_queue() {
     for (status, code) in [
         (401, ErrorCode::Unauthorized),
         (403, ErrorCode::Forbidden),

@@ -172,12 +172,17 @@ async fn status_and_analytics_count_what_was_done() {
     );
     let lag = get(&api, "analytics/queue-lag").await;
     assert_eq!(sum(&lag, "shop.mail", "popCount"), 3);
-    let points = get(&api, "status/analytics").await;
-    let pushed = points["dataPoints"].as_array().unwrap().iter();
-    assert_eq!(
-        pushed.map(|p| p["messages"].as_u64().unwrap()).sum::<u64>(),
-        6
-    );
+    for (interval, points) in [("minute", 1441), ("hour", 25), ("day", 2)] {
+        let chart = get(&api, &format!("status/analytics?interval={interval}")).await;
+        let pushed = chart["dataPoints"].as_array().unwrap();
+        assert_eq!(
+            (&chart["interval"], pushed.len()),
+            (&json!(interval), points)
+        );
+        let pushed = pushed.iter().map(|p| p["messages"].as_u64().unwrap());
+        assert_eq!(pushed.sum::<u64>(), 6, "{interval}");
+    }
+    assert_eq!(get(&api, "status/analytics").await["interval"], "hour");
     let past = get(
         &api,
         "status?from=2020-01-01T00:00:00Z&to=2020-01-02T00:00:00Z",

@@ -9,7 +9,29 @@ use super::census::{Census, QueueCount, Tasks};
 use super::history::{Counts, MINUTE, Minute};
 use crate::clock;
 
+/// A day of minutes and both its ends.
+const MOST_POINTS: usize = 24 * 60 + 2;
 const HOUR: i64 = 60 * MINUTE;
+
+/// How long a point of a chart lasts.
+#[derive(Clone, Copy)]
+pub(crate) enum Interval {
+    Minute,
+    Hour,
+    Day,
+}
+
+impl Interval {
+    pub(crate) const ALL: [Interval; 3] = [Interval::Minute, Interval::Hour, Interval::Day];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Interval::Minute => "minute",
+            Interval::Hour => "hour",
+            Interval::Day => "day",
+        }
+    }
+}
 
 /// A span of time and the queues that are looked at.
 pub(crate) struct Span {
@@ -163,12 +185,16 @@ impl Chart {
         }))
     }
 
-    /// `GET /status/analytics`: pushed messages, by hour or by day, buckets without any included.
-    pub(crate) fn pushed(&self, interval: &str) -> String {
-        let step = if interval == "day" { 24 * HOUR } else { HOUR };
+    /// `GET /status/analytics`: pushed messages by minute, hour or day, buckets without any included.
+    pub(crate) fn pushed(&self, interval: Interval) -> String {
+        let step = match interval {
+            Interval::Minute => MINUTE,
+            Interval::Hour => HOUR,
+            Interval::Day => 24 * HOUR,
+        };
         let mut points = BTreeMap::new();
         let mut at = self.span.from - self.span.from.rem_euclid(step);
-        while at <= self.span.to && points.len() < 1000 {
+        while at <= self.span.to && points.len() < MOST_POINTS {
             points.insert(at, 0);
             at += step;
         }
@@ -183,7 +209,7 @@ impl Chart {
         json!({
             "from": clock::iso(self.span.from),
             "to": clock::iso(self.span.to),
-            "interval": if step == HOUR { "hour" } else { "day" },
+            "interval": interval.name(),
             "dataPoints": Value::from_iter(points),
         })
         .to_string()

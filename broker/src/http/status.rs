@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{App, Shared, answer};
 use crate::clock;
-use crate::engine::analytics_views::{Chart, Span};
+use crate::engine::analytics_views::{Chart, Interval, Span};
 use crate::engine::command::Command;
 use crate::engine::history::MINUTE;
 use crate::engine::queue_views;
@@ -73,8 +73,15 @@ pub(super) async fn status(State(app): Shared, Query(filter): Query<Filter>) -> 
 }
 
 pub(super) async fn analytics(State(app): Shared, Query(filter): Query<Filter>) -> Response {
-    let interval = filter.interval.clone();
-    chart(&app, filter, 24 * 60, |chart| chart.pushed(&interval)).await
+    let interval = match filter.interval.as_str() {
+        "" => Some(Interval::Hour),
+        name => Interval::ALL.into_iter().find(|i| i.name() == name),
+    };
+    let Some(interval) = interval else {
+        let fault = format!("interval {:?} is not minute, hour or day", filter.interval);
+        return answer::error(StatusCode::BAD_REQUEST, &fault);
+    };
+    chart(&app, filter, 24 * 60, |chart| chart.pushed(interval)).await
 }
 
 pub(super) async fn worker_metrics(State(app): Shared, Query(filter): Query<Filter>) -> Response {

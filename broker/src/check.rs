@@ -210,7 +210,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The log of one partition: segments that decode and follow each other, and transaction ids that lead to them.
+    /// The log of one partition: segments that decode and follow each other.
     fn part(&mut self, db: &Db, part: &LoadedPart, name: &str) -> Result<()> {
         if part.first > 0 && !db.was_swept(part.id)? {
             self.fault(format!(
@@ -218,7 +218,7 @@ impl Check<'_> {
                 part.first
             ));
         }
-        let (mut next, mut newest, mut messages, mut missing) = (part.first, i64::MIN, 0, 0);
+        let (mut next, mut newest, mut messages) = (part.first, i64::MIN, 0);
         db.each_segment(part.id, |segment, records| {
             let span = format!("{name}: offsets {}..{}", segment.first, segment.last);
             if segment.first < 0 || segment.last < segment.first {
@@ -245,13 +245,6 @@ impl Check<'_> {
                         "{name}: offset {position}: the payload is not JSON: {error}"
                     ));
                 }
-                if !db.has_txn(part.id, record.txn, position)? {
-                    missing += 1;
-                    self.fault(format!(
-                        "{name}: offset {position}: its transaction id {:?} does not lead to it",
-                        record.txn
-                    ));
-                }
                 position = position.saturating_add(1);
                 messages += 1;
             }
@@ -271,31 +264,7 @@ impl Check<'_> {
                 part.next
             ));
         }
-        if db.count_txns(part.id)?.saturating_add(missing) != messages as i64 {
-            self.surplus(db, part, name)?;
-        }
         Ok(())
-    }
-
-    /// Names the transaction ids that lead to no message, or to another one.
-    fn surplus(&mut self, db: &Db, part: &LoadedPart, name: &str) -> Result<()> {
-        let mut stored = HashSet::new();
-        db.each_segment(part.id, |segment, records| {
-            for (position, record) in (segment.first..).zip(records) {
-                let Ok(record) = record else { break };
-                stored.insert((record.txn.to_owned(), position));
-            }
-            Ok(())
-        })?;
-        db.each_txn(part.id, |txn, position| {
-            let row = (txn, position);
-            if !stored.contains(&row) {
-                self.fault(format!(
-                    "{name}: the transaction id {:?} leads to offset {position}, where it is not",
-                    row.0
-                ));
-            }
-        })
     }
 
     fn cursors(

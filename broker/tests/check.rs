@@ -150,18 +150,6 @@ async fn a_sound_store_is_clean_and_each_damage_is_named() {
             "1 rows of segment belong to no part, one of them to number 999",
         ),
         (
-            "DELETE FROM txn WHERE part = {p} AND txn = 'c'",
-            r#"offset 2: its transaction id "c" does not lead to it"#,
-        ),
-        (
-            "INSERT INTO txn VALUES ({p}, 'c', 4)",
-            r#"the transaction id "c" leads to offset 4, where it is not"#,
-        ),
-        (
-            "UPDATE txn SET txn = 'k' WHERE part = {p} AND txn = 'c'",
-            r#"the transaction id "k" leads to offset 2, where it is not"#,
-        ),
-        (
             "UPDATE cursor SET committed = 70, delivered = 70, lease = NULL, expires = NULL WHERE part = {p}",
             "committed offset 70 is not within -1..4",
         ),

@@ -81,6 +81,13 @@ fn tables(path: &Path) -> BTreeMap<String, Vec<String>> {
     found
 }
 
+/// The tables that every layout keeps. Version 7 holds in memory what `txn` told.
+fn kept_tables(path: &Path) -> BTreeMap<String, Vec<String>> {
+    let mut found = tables(path);
+    found.remove("txn");
+    found
+}
+
 fn faults(path: &Path) -> Vec<String> {
     let mut found = Vec::new();
     queen_broker::check(path, |fault| found.push(fault.to_owned())).unwrap();
@@ -111,23 +118,21 @@ async fn a_store_of_every_layout_opens_and_keeps_what_it_holds() {
         let path = folder.path().join(format!("v{version}.db"));
         restore(version, &path);
         assert_eq!(version_of(&path), version);
-        let (columns, kept) = (tables(&path), rows(&path, &tables(&path)));
+        let columns = kept_tables(&path);
+        let kept = rows(&path, &columns);
         open_once(&path).unwrap();
         assert_eq!(version_of(&path), newest, "version {version}");
         assert_eq!(faults(&path), [""; 0], "version {version}");
         assert_eq!(tables(&path), tables(&fresh), "version {version}");
         let mut after = rows(&path, &columns);
-        if version == newest {
+        if version >= 6 {
             // Its buffer is let in at the start; `holds` looks where it went.
             let moved: Vec<&str> = after
                 .iter()
                 .filter(|(table, rows)| kept[*table] != **rows)
                 .map(|(table, _)| table.as_str())
                 .collect();
-            assert_eq!(
-                moved,
-                ["buffered", "part", "segment", "sqlite_sequence", "txn"]
-            );
+            assert_eq!(moved, ["buffered", "part", "segment", "sqlite_sequence"]);
         } else {
             // The only table without an order of its own.
             after.remove("sqlite_sequence");
@@ -321,7 +326,8 @@ fn an_interrupted_migration_leaves_the_old_store_or_the_new_one() {
     let old = folder.path().join("old");
     fs::create_dir(&old).unwrap();
     restore(1, &old.join("store.db"));
-    let columns = tables(&old.join("store.db"));
+    let whole = tables(&old.join("store.db"));
+    let columns = kept_tables(&old.join("store.db"));
     let kept = rows(&old.join("store.db"), &columns);
     let (mut seen, mut call) = (BTreeMap::new(), 1);
     loop {
@@ -338,7 +344,7 @@ fn an_interrupted_migration_leaves_the_old_store_or_the_new_one() {
             *seen.entry(version).or_insert(0) += 1;
             assert!(rows(&store, &columns) == kept, "killed at call {call}");
             if version == 1 {
-                assert_eq!(tables(&store), columns, "killed at call {call}");
+                assert_eq!(tables(&store), whole, "killed at call {call}");
             }
             open_once(&store).unwrap();
             assert!(rows(&store, &columns) == kept, "killed at call {call}");

@@ -8,7 +8,7 @@ use super::command::{AckItem, AckRequest, Acked, Verdict};
 use super::history::Counts;
 use super::model::{GroupId, PartId};
 use super::writer::Writer;
-use crate::store::{DeadLetterRow, NONE, Result};
+use crate::store::{DeadLetterRow, Result};
 
 const EXPIRED: &str = "invalid or expired lease";
 const NO_CONSUMER: &str = "consumer not found";
@@ -196,21 +196,6 @@ impl Writer {
         Ok(answers)
     }
 
-    pub(super) fn locate(
-        &self,
-        part: PartId,
-        txn: &str,
-        committed: i64,
-        high: i64,
-    ) -> Result<Found> {
-        if let Some(position) = self.db.position(part, txn, committed + 1, high)? {
-            return Ok(Found::Open(position));
-        }
-        let below = self.db.position(part, txn, NONE, committed)?.is_some()
-            || self.db.evicted(part, txn, self.round.now)?.is_some();
-        Ok(if below { Found::Below } else { Found::Nowhere })
-    }
-
     /// Retry limit, and whether running out of retries leaves a record.
     fn options_of(&self, part: PartId) -> (i64, bool) {
         let queue = self
@@ -243,6 +228,7 @@ impl Writer {
         if let Some(lease) = cursor.lease.filter(|_| !keep) {
             cursor.lease = None;
             self.model.forget_lease(lease.id, group, part);
+            self.txns.lease_ended(part);
             self.wake_part(part);
         }
         self.changed(group, part);

@@ -20,14 +20,18 @@ impl Writer {
                 self.db
                     .update_queue(id, namespace, task, &to_text(options))?;
                 self.round.room.remove(&id);
+                let parts: Vec<PartId> = self.parts_of(id);
                 if let Some(mut queue) = self.model.remove_queue(id) {
+                    if options.txns_known() > queue.options.txns_known() {
+                        // Their tables know too little now.
+                        parts.iter().for_each(|part| self.txns.forget(*part));
+                    }
                     queue.namespace = namespace.as_str().into();
                     queue.task = task.as_str().into();
                     queue.options = options.clone();
                     self.model.add_queue(id, queue);
                 }
                 // A shorter delay may make messages deliverable at once.
-                let parts: Vec<PartId> = self.parts_of(id);
                 parts.into_iter().for_each(|part| self.unhold(id, part));
                 id
             }
@@ -79,6 +83,7 @@ impl Writer {
         }
         for part in parts {
             self.round.segments.remove(&part);
+            self.txns.forget(part);
             if let Some(part) = self.model.parts.remove(&part) {
                 self.model.part_ids.remove(&part.uuid);
             }

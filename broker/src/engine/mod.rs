@@ -3,6 +3,7 @@
 mod ack;
 mod admin;
 pub(crate) mod analytics_views;
+mod answer;
 mod buffer;
 pub(crate) mod census;
 mod claim;
@@ -23,6 +24,7 @@ mod subscription;
 mod sweep;
 pub(crate) mod trace_views;
 mod transaction;
+mod txns;
 pub(crate) mod views;
 mod writer;
 

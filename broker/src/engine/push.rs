@@ -9,9 +9,8 @@ use super::command::{PushItem, PushRequest, Pushed};
 use super::model::{Group, Part, PartId, Queue, QueueId};
 use super::queue_options::QueueOptions;
 use super::writer::Writer;
-use crate::clock::SECOND;
 use crate::store::segment::{self, MAX_BYTES, MAX_MESSAGES, Record};
-use crate::store::{NONE, Result, Stored};
+use crate::store::{NONE, Result};
 
 /// The end of a partition's log that is not in a row yet.
 pub(super) struct OpenSegment {
@@ -19,6 +18,12 @@ pub(super) struct OpenSegment {
     count: i64,
     created: i64,
     body: Vec<u8>,
+}
+
+impl OpenSegment {
+    pub(super) fn first(&self) -> i64 {
+        self.first
+    }
 }
 
 impl Writer {
@@ -115,29 +120,10 @@ impl Writer {
         slowest.unwrap_or(queue.stored)
     }
 
-    /// The message that holds a transaction id within the window.
-    pub(super) fn known(&mut self, part: PartId, txn: &str, window: i64) -> Result<Option<Uuid>> {
-        let Some(position) = self.db.latest(part, txn)? else {
-            return self.db.evicted(part, txn, self.round.now);
-        };
-        let since = self.round.now.saturating_sub(window.saturating_mul(SECOND));
-        let stored = self.stored(part, position)?;
-        Ok(stored
-            .filter(|message| message.created >= since)
-            .map(|message| message.id))
-    }
-
-    /// Reads a message, also one of this very transaction.
-    fn stored(&mut self, part: PartId, position: i64) -> Result<Option<Stored>> {
-        if self
-            .round
-            .segments
-            .get(&part)
-            .is_some_and(|open| position >= open.first)
-        {
-            self.flush(part)?;
-        }
-        self.db.message(part, position)
+    /// Whether a message is not in a row yet.
+    pub(super) fn is_open(&self, part: PartId, position: i64) -> bool {
+        let open = self.round.segments.get(&part);
+        open.is_some_and(|open| position >= open.first)
     }
 
     fn append(&mut self, id: PartId, message: Uuid, txn: &str, item: &PushItem) -> Result<()> {
@@ -166,13 +152,15 @@ impl Writer {
             payload,
         };
         segment::append(&mut open.body, &record);
-        self.db.insert_txn(id, txn, part.next)?;
+        let position = part.next;
         part.next += 1;
         if let Some(queue) = self.model.queues.get_mut(&part.queue) {
             queue.stored += 1;
         }
         open.count += 1;
-        if open.count >= MAX_MESSAGES || open.body.len() >= MAX_BYTES {
+        let full = open.count >= MAX_MESSAGES || open.body.len() >= MAX_BYTES;
+        self.add_txn(id, txn, position)?;
+        if full {
             self.flush(id)?;
         }
         Ok(())

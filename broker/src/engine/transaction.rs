@@ -100,7 +100,7 @@ impl Writer {
     }
 
     /// Where a message stands for a group.
-    fn stands(&self, group: GroupId, part: PartId, txn: &str) -> Result<Found> {
+    fn stands(&mut self, group: GroupId, part: PartId, txn: &str) -> Result<Found> {
         let cursor = self
             .model
             .groups

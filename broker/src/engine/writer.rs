@@ -7,19 +7,18 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::answer::{Answer, Popped};
 use super::buffer::{Buffer, Fresh};
-use super::census::{Census, Counted, QueueDetail};
-use super::command::{
-    Acked, ClaimGuard, ClaimKey, Command, Configured, Exhumed, Extended, Failure, Maintenance,
-    Need, PopReply, PopRequest, Pushed, Reply, Sought, Transacted,
-};
+use super::census::Counted;
+use super::command::{ClaimKey, Command, Failure, Need, PopReply, PopRequest, Reply};
 use super::history::{History, Tally};
 use super::ids::Ids;
 use super::model::{GroupId, Model, PartId, QueueId};
 use super::park::{LaneKey, Parking, Waiter};
-use super::reader::{Claim, Job, Readers};
+use super::reader::{Claim, Readers};
 use super::subscription::finder_key;
 use super::sweep::Sweep;
+use super::txns::Txns;
 use crate::clock::{Clock, SECOND};
 use crate::store::{CursorRow, Db, Result, is_of_disk};
 use crate::work::Meter;
@@ -32,6 +31,7 @@ pub(crate) struct Writer {
     pub(super) db: Db,
     clock: Clock,
     pub(super) model: Model,
+    pub(super) txns: Txns,
     pub(super) round: Round,
     pub(super) parking: Parking,
     pub(super) sweep: Sweep,
@@ -41,16 +41,16 @@ pub(crate) struct Writer {
     pub(super) meter: Meter,
     /// What is not in the history yet.
     pub(super) tally: Tally,
-    readers: Readers,
+    pub(super) readers: Readers,
     inbox: Receiver<Command>,
     /// For the guards of claims, which send the claim back here.
-    commands: Sender<Command>,
+    pub(super) commands: Sender<Command>,
     /// The model may show what was rolled back: read it anew before use.
     stale: bool,
     /// No pop is parked any more.
     ending: bool,
     /// Who waits until nothing is due any more.
-    catching_up: Vec<Reply<()>>,
+    pub(super) catching_up: Vec<Reply<()>>,
 }
 
 /// What belongs to the transaction at hand.
@@ -78,31 +78,6 @@ pub(super) struct Round {
 /// A claim and how to take it back.
 pub(super) type Claimed = (Claim, ClaimKey);
 
-/// The answer of a command, held back until the commit.
-enum Answer {
-    Pushed(Vec<Pushed>),
-    Popped(Popped),
-    Acked(Vec<Acked>),
-    Extended(Extended),
-    Configured(Configured),
-    Counted(Arc<Census>),
-    Described(Option<QueueDetail>),
-    Deleted(bool),
-    Transacted(Transacted),
-    Exhumed(Option<Exhumed>),
-    Sought(Sought),
-    Count(usize),
-    Maintained(Maintenance),
-    Nothing,
-}
-
-enum Popped {
-    Claimed(Claimed),
-    /// Wait for messages, or until a moment for more of them.
-    Park(Option<i64>),
-    Empty,
-}
-
 impl Writer {
     pub(crate) fn new(
         db: Db,
@@ -122,6 +97,7 @@ impl Writer {
             db,
             clock,
             model,
+            txns: Txns::default(),
             sweep,
             buffer,
             counted: None,
@@ -213,12 +189,12 @@ impl Writer {
         self.do_round(late);
     }
 
-    fn end_polls(&mut self) {
+    pub(super) fn end_polls(&mut self) {
         self.ending = true;
         self.dismiss_polls();
     }
 
-    fn dismiss_polls(&mut self) {
+    pub(super) fn dismiss_polls(&mut self) {
         for waiter in self.parking.drain() {
             let _ = waiter.reply.send(Ok(None));
         }
@@ -267,6 +243,9 @@ impl Writer {
         if self.stale {
             self.model = Model::load(&self.db, self.round.now)?;
             self.stale = false;
+            let parts = &self.model.parts;
+            self.txns
+                .settle(|part| parts.get(&part).map(|part| part.next));
             self.buffer.reload(&self.db, self.round.now)?;
         }
         while let Some(lane) = self.parking.due_check(self.round.now) {
@@ -458,7 +437,7 @@ impl Writer {
     }
 
     /// Looks again when the next lease of the group runs out or the next delay ends.
-    fn plan_check(&mut self, lane: &LaneKey) {
+    pub(super) fn plan_check(&mut self, lane: &LaneKey) {
         for group in self.model.groups_of(&lane.0, &lane.1) {
             // What is over already needs no second look, and would make the writer spin.
             self.unblock(group);
@@ -500,84 +479,13 @@ impl Writer {
         self.stale = true;
         self.sweep.postpone(self.round.now);
         let round = std::mem::take(&mut self.round);
+        self.txns.doubt(round.segments.keys().copied());
         for (waiter, _) in round.served {
             self.parking.add(waiter);
         }
         for lane in round.lanes {
             self.parking.check_at(&lane, round.now + SECOND);
         }
-    }
-
-    fn answer(&mut self, command: Command, answer: Answer) {
-        // A reply whose receiver is gone is nobody's loss: the work is committed.
-        match (command, answer) {
-            (Command::Push(_, reply), Answer::Pushed(items)) => drop(reply.send(Ok(items))),
-            (Command::Ack(_, reply), Answer::Acked(items)) => drop(reply.send(Ok(items))),
-            (Command::Extend { reply, .. }, Answer::Extended(extended)) => {
-                drop(reply.send(Ok(extended)))
-            }
-            (Command::Configure(_, reply), Answer::Configured(configured)) => {
-                drop(reply.send(Ok(configured)))
-            }
-            (Command::Census(_, reply), Answer::Counted(census)) => drop(reply.send(Ok(census))),
-            (Command::Detail(_, _, reply), Answer::Described(queue)) => drop(reply.send(Ok(queue))),
-            (Command::Delete(_, reply), Answer::Deleted(existed)) => drop(reply.send(Ok(existed))),
-            (Command::Pop(request, reply), Answer::Popped(popped)) => {
-                self.counts_for(&request).pop_requests += 1;
-                match popped {
-                    Popped::Claimed(claimed) => self.deliver(claimed, reply),
-                    Popped::Empty => {
-                        self.count_empty(&request);
-                        drop(reply.send(Ok(None)));
-                    }
-                    Popped::Park(fill) => self.park(request, reply, fill),
-                }
-            }
-            (Command::Maintain(_, reply), Answer::Maintained(state)) => drop(reply.send(Ok(state))),
-            (Command::Transact(_, reply), Answer::Transacted(done)) => drop(reply.send(Ok(done))),
-            (Command::Bury(_, reply), Answer::Exhumed(found)) => drop(reply.send(Ok(found))),
-            (Command::Seek(_, reply), Answer::Sought(sought)) => drop(reply.send(Ok(sought))),
-            (
-                Command::DeleteGroup(_, reply) | Command::Resubscribe(_, _, reply),
-                Answer::Count(count),
-            ) => drop(reply.send(Ok(count))),
-            (Command::View(view, reply), _) => {
-                self.readers.run(Job::View(view, reply), &self.db);
-            }
-            (Command::DeadLetters(request, reply), _) => {
-                self.readers.run(Job::DeadLetters(request, reply), &self.db);
-            }
-            (Command::Trace(_, reply) | Command::Ping(reply), _) => drop(reply.send(Ok(()))),
-            (Command::Compare(reply), _) => {
-                let found = self.disagreements();
-                drop(reply.send(found.map_err(|e| Failure::from(&e))));
-            }
-            (Command::CatchUp(reply), _) => self.catching_up.push(reply),
-            (Command::EndPolls, _) => self.end_polls(),
-            (Command::DismissPolls, _) => self.dismiss_polls(),
-            _ => {}
-        }
-    }
-
-    fn park(&mut self, request: PopRequest, reply: PopReply, fill: Option<i64>) {
-        let lane = (request.source.clone(), request.group.clone());
-        let id = request.id;
-        let deadline = self.round.now.saturating_add(request.wait.unwrap_or(0));
-        self.parking.add(Waiter {
-            request,
-            deadline,
-            reply,
-        });
-        if let Some(until) = fill {
-            let until = self.parking.fill_until(id, until.min(deadline));
-            self.parking.check_at(&lane, until);
-        }
-        self.plan_check(&lane);
-    }
-
-    fn deliver(&self, (claim, key): Claimed, reply: PopReply) {
-        let guard = ClaimGuard::new(key, self.commands.clone());
-        self.readers.run(Job::Claim(claim, guard, reply), &self.db);
     }
 
     /// Marks that pops on a partition should look again.
@@ -600,37 +508,5 @@ impl Writer {
             .queues
             .get(&queue)
             .map_or_else(|| Arc::from(""), |q| q.name.clone())
-    }
-
-    fn refuse(&mut self, command: Command, failure: Failure) {
-        match command {
-            Command::Push(_, reply) => drop(reply.send(Err(failure))),
-            Command::Pop(_, reply) => drop(reply.send(Err(failure))),
-            Command::Ack(_, reply) => drop(reply.send(Err(failure))),
-            Command::Extend { reply, .. } => drop(reply.send(Err(failure))),
-            Command::Configure(_, reply) => drop(reply.send(Err(failure))),
-            Command::Census(_, reply) => drop(reply.send(Err(failure))),
-            Command::Detail(_, _, reply) => drop(reply.send(Err(failure))),
-            Command::Delete(_, reply) => drop(reply.send(Err(failure))),
-            Command::Maintain(_, reply) => drop(reply.send(Err(failure))),
-            Command::Transact(_, reply) => drop(reply.send(Err(failure))),
-            Command::Bury(_, reply) => drop(reply.send(Err(failure))),
-            Command::Seek(_, reply) => drop(reply.send(Err(failure))),
-            Command::DeleteGroup(_, reply) | Command::Resubscribe(_, _, reply) => {
-                drop(reply.send(Err(failure)))
-            }
-            Command::View(_, reply) => drop(reply.send(Err(failure))),
-            Command::DeadLetters(_, reply) => drop(reply.send(Err(failure))),
-            Command::Compare(reply) => drop(reply.send(Err(failure))),
-            Command::Trace(_, reply) | Command::Ping(reply) | Command::CatchUp(reply) => {
-                drop(reply.send(Err(failure)))
-            }
-            // These need no store.
-            Command::Cancel(id) => drop(self.parking.remove(id)),
-            Command::DismissPolls => self.dismiss_polls(),
-            Command::EndPolls => self.end_polls(),
-            // The lease then runs out by itself.
-            Command::Release(_) | Command::Close => {}
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::segment::{self, Damaged, Record};
 use super::{Db, Result, explain, schema};
@@ -30,11 +30,10 @@ pub(crate) struct BuriedRow {
 }
 
 /// The tables whose rows name a row of another table: table, column, what it names.
-const REFERENCES: [(&str, &str, &str); 9] = [
+const REFERENCES: [(&str, &str, &str); 8] = [
     ("part", "queue", "queue"),
     ("grp", "queue", "queue"),
     ("segment", "part", "part"),
-    ("txn", "part", "part"),
     ("evicted", "part", "part"),
     ("dead_letter", "part", "part"),
     ("cursor", "part", "part"),
@@ -160,25 +159,6 @@ impl Db {
         Ok(())
     }
 
-    /// Whether a transaction id leads to a position.
-    pub(crate) fn has_txn(&self, part: i64, txn: &str, position: i64) -> Result<bool> {
-        self.sql
-            .prepare_cached("SELECT 1 FROM txn WHERE part = ? AND txn = ? AND position = ?")?
-            .exists(params![part, txn, position])
-    }
-
-    /// Every transaction id of a partition with its position.
-    pub(crate) fn each_txn(&self, part: i64, mut show: impl FnMut(String, i64)) -> Result<()> {
-        let mut statement = self
-            .sql
-            .prepare_cached("SELECT txn, position FROM txn WHERE part = ?")?;
-        let mut rows = statement.query([part])?;
-        while let Some(row) = rows.next()? {
-            show(row.get(0)?, row.get(1)?);
-        }
-        Ok(())
-    }
-
     /// How a group or a search was registered, once for each way.
     pub(crate) fn modes(&self) -> Result<Vec<String>> {
         let mut statement = self
@@ -192,12 +172,6 @@ impl Db {
     pub(crate) fn was_swept(&self, part: i64) -> Result<bool> {
         self.sql
             .prepare_cached("SELECT next > 0 FROM part WHERE id = ?")?
-            .query_row([part], |r| r.get(0))
-    }
-
-    pub(crate) fn count_txns(&self, part: i64) -> Result<i64> {
-        self.sql
-            .prepare_cached("SELECT count(*) FROM txn WHERE part = ?")?
             .query_row([part], |r| r.get(0))
     }
 

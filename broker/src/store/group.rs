@@ -110,23 +110,18 @@ impl Db {
     /// microseconds after they were pushed.
     pub(crate) fn evict(&self, part: i64, last: i64, window: i64, now: i64) -> Result<()> {
         let mut known = Vec::new();
-        self.each(part, NONE, last, |position, created, record| {
-            known.push((
-                position,
-                created.saturating_add(window),
-                record.id,
-                record.txn.to_owned(),
-            ));
-        })?;
-        for (position, until, id, txn) in known {
-            self.sql
-                .prepare_cached("DELETE FROM txn WHERE part = ? AND txn = ? AND position = ?")?
-                .execute(params![part, txn, position])?;
+        self.each(part, NONE, last, |_, created, record| {
+            let until = created.saturating_add(window);
             if until > now {
-                self.sql
-                    .prepare_cached("INSERT OR REPLACE INTO evicted (part, txn, message, until) VALUES (?,?,?,?)")?
-                    .execute(params![part, txn, id.as_bytes(), until])?;
+                known.push((until, record.id, record.txn.to_owned()));
             }
+        })?;
+        for (until, id, txn) in known {
+            self.sql
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO evicted (part, txn, message, until) VALUES (?,?,?,?)",
+                )?
+                .execute(params![part, txn, id.as_bytes(), until])?;
         }
         self.sql
             .prepare_cached("DELETE FROM segment WHERE part = ? AND last <= ?")?

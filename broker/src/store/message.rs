@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::read::{damaged, uuid};
 use super::segment::{self, Record};
-use super::{Db, NONE, Result};
+use super::{Db, Result};
 
 /// A partition with the queue it belongs to.
 pub(crate) struct Home {
@@ -159,22 +159,31 @@ impl Db {
         Ok(())
     }
 
-    /// The newest position of a transaction id in a partition, and its message if it is still stored.
+    /// Shows the newest message with a transaction id in a partition: position, time, message. False: there is none.
     pub(crate) fn find_message(
         &self,
         part: i64,
         txn: &str,
         show: impl FnOnce(i64, i64, &Record),
     ) -> Result<bool> {
-        let Some(position) = self.latest(part, txn)? else {
-            return Ok(false);
-        };
-        let mut show = Some(show);
-        self.each(part, position, position, |_, created, record| {
-            if let Some(show) = show.take() {
-                show(position, created, &record);
+        let mut statement = self.sql.prepare_cached(
+            "SELECT first, created, body FROM segment WHERE part = ? ORDER BY last DESC",
+        )?;
+        let mut rows = statement.query([part])?;
+        while let Some(row) = rows.next()? {
+            let (first, created): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let mut found = None;
+            for (position, record) in (first..).zip(segment::records(row.get_ref(2)?.as_blob()?)) {
+                let record = record.map_err(damaged)?;
+                if record.txn == txn {
+                    found = Some((position, record));
+                }
             }
-        })?;
-        Ok(show.is_none() && position > NONE)
+            if let Some((position, record)) = found {
+                show(position, created, &record);
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

@@ -24,7 +24,7 @@ pub(crate) use audit::{beside, length};
 pub(crate) use buffer::BufferedRow;
 pub(crate) use group::GroupRow;
 pub(crate) use message::{GroupState, Home, Page};
-pub(crate) use read::{LoadedCursor, LoadedGroup, LoadedPart, Stored};
+pub(crate) use read::{LoadedCursor, LoadedGroup, LoadedPart};
 pub(crate) use schema::{APPLICATION_ID, VERSION};
 pub(crate) use trace::TraceRow;
 pub(crate) use write::{CursorRow, DeadLetterRow};

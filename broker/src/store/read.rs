@@ -58,7 +58,6 @@ pub(crate) struct LoadedCursor {
 pub(crate) struct Stored {
     pub(crate) id: Uuid,
     pub(crate) payload: String,
-    pub(crate) created: i64,
 }
 
 /// What `GET /resources/queues/:queue` tells of a partition beyond its cursors.
@@ -202,35 +201,28 @@ impl Db {
         rows.collect()
     }
 
-    /// The newest position of a transaction id in a partition.
-    pub(crate) fn latest(&self, part: i64, txn: &str) -> Result<Option<i64>> {
-        self.sql
-            .prepare_cached("SELECT max(position) FROM txn WHERE part = ? AND txn = ?")?
-            .query_row(params![part, txn], |r| r.get(0))
-    }
-
-    /// The smallest position of a transaction id within `low..=high`.
-    pub(crate) fn position(
-        &self,
-        part: i64,
-        txn: &str,
-        low: i64,
-        high: i64,
-    ) -> Result<Option<i64>> {
-        self.sql
-            .prepare_cached("SELECT min(position) FROM txn WHERE part = ? AND txn = ? AND position BETWEEN ? AND ?")?
-            .query_row(params![part, txn, low, high], |r| r.get(0))
-    }
-
     /// The message at a position, if its segment is still there.
     pub(crate) fn message(&self, part: i64, position: i64) -> Result<Option<Stored>> {
         let mut found = None;
-        self.each(part, position, position, |_, created, record| {
+        self.each(part, position, position, |_, _, record| {
             found = Some(Stored {
                 id: record.id,
                 payload: record.payload.to_owned(),
-                created,
             });
+        })?;
+        Ok(found)
+    }
+
+    /// Id and time of the message at a position, if it is still there and has that transaction id.
+    pub(crate) fn message_with(
+        &self,
+        part: i64,
+        position: i64,
+        txn: &str,
+    ) -> Result<Option<(Uuid, i64)>> {
+        let mut found = None;
+        self.each(part, position, position, |_, created, record| {
+            found = (record.txn == txn).then_some((record.id, created));
         })?;
         Ok(found)
     }
@@ -281,6 +273,32 @@ impl Db {
                 "SELECT first FROM segment WHERE part = ? AND created >= ? ORDER BY last LIMIT 1",
             )?
             .query_row(params![part, time], |r| r.get(0))
+            .optional()
+    }
+
+    /// The position from which on everything was pushed at `time` or after, found from the end of the log.
+    pub(crate) fn oldest_since(&self, part: i64, time: i64) -> Result<Option<i64>> {
+        let mut statement = self.sql.prepare_cached(
+            "SELECT first, created FROM segment WHERE part = ? ORDER BY last DESC",
+        )?;
+        let mut rows = statement.query([part])?;
+        let mut oldest = None;
+        while let Some(row) = rows.next()? {
+            if row.get::<_, i64>(1)? < time {
+                break;
+            }
+            oldest = Some(row.get(0)?);
+        }
+        Ok(oldest)
+    }
+
+    /// The same, found from a position that is not behind it.
+    pub(crate) fn first_from(&self, part: i64, position: i64, time: i64) -> Result<Option<i64>> {
+        self.sql
+            .prepare_cached(
+                "SELECT first FROM segment WHERE part = ? AND last >= ? AND created >= ? ORDER BY last LIMIT 1",
+            )?
+            .query_row(params![part, position, time], |r| r.get(0))
             .optional()
     }
 

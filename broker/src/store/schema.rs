@@ -12,7 +12,9 @@ pub(crate) const APPLICATION_ID: i32 = 0x5175_454e;
 
 /// What each version of the layout adds to the one before; the number of steps is the version this program writes.
 /// A new store walks through all of them, an older one through those it lacks. A released step never changes.
-const STEPS: &[&str] = &[TABLES, FINDERS, SIGNATURES, RETENTION, TRACES, BUFFER];
+const STEPS: &[&str] = &[
+    TABLES, FINDERS, SIGNATURES, RETENTION, TRACES, BUFFER, NO_TXNS,
+];
 
 /// The layout this program writes.
 pub(crate) const VERSION: i32 = STEPS.len() as i32;
@@ -83,6 +85,11 @@ CREATE TABLE buffered (
     producer TEXT,
     payload TEXT NOT NULL
 );
+";
+
+/// Version 7: where transaction ids lead to is held in memory.
+const NO_TXNS: &str = "
+DROP TABLE txn;
 ";
 
 /// Version 1.

@@ -64,7 +64,7 @@ impl Db {
     /// Removes a queue with everything in it; `parts` are the ids of its partitions.
     pub(crate) fn delete_queue(&self, id: i64, name: &str, parts: &[i64]) -> Result<()> {
         for part in parts {
-            for table in ["segment", "txn", "evicted", "dead_letter"] {
+            for table in ["segment", "evicted", "dead_letter"] {
                 self.sql
                     .prepare_cached(&format!("DELETE FROM {table} WHERE part = ?"))?
                     .execute([part])?;
@@ -109,13 +109,6 @@ impl Db {
                 "INSERT INTO segment (part, first, last, created, body) VALUES (?,?,?,?,?)",
             )?
             .execute(params![part, first, last, created, body])
-            .map(drop)
-    }
-
-    pub(crate) fn insert_txn(&self, part: i64, txn: &str, position: i64) -> Result<()> {
-        self.sql
-            .prepare_cached("INSERT INTO txn (part, txn, position) VALUES (?,?,?)")?
-            .execute(params![part, txn, position])
             .map(drop)
     }
 

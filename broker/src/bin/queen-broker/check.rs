@@ -10,8 +10,7 @@ use queen_broker::OpenError;
 /// Verify a store without changing it.
 ///
 /// Looks at a store that no broker has open; one whose broker was killed is fine. Verifies the database file and its
-/// layout, that every message can be read, that the offsets of each partition are without gaps, that transaction ids lead
-/// to their messages, and that cursors, leases and dead letters are within their partitions. Prints one line for each
+/// layout, that every message can be read, that the offsets of each partition are without gaps, and that cursors, leases and dead letters are within their partitions. Prints one line for each
 /// fault, and a last line that sums up.
 ///
 /// Exit status: 0 no faults, 1 faults, 2 the store cannot be checked (in use, missing, not a store).

@@ -177,7 +177,7 @@ fn numbers(values: &[Value]) -> Vec<u64> {
 }
 
 #[test]
-fn b11_c11_c50_a_failed_flush_keeps_its_batch_and_tries_again() {
+fn b11_c11_c50_x21_a_failed_flush_keeps_its_batch_and_tries_again() {
     let broker = broker(|seen, number, items| match number {
         0 | 1 => Some((500, json!({"error": "made up"}))),
         // Stored, but the answer is lost.
@@ -520,7 +520,7 @@ fn x20_a_push_that_waits_too_long_keeps_nothing() {
 }
 
 #[test]
-fn c12_many_small_buffers_stay_within_the_bound() {
+fn b12_c12_many_small_buffers_stay_within_the_bound() {
     const BOUND: u64 = 4 << 20;
     let client = client(&nobody(), json!({"maxBufferedBytes": BOUND}));
     let failing = BufferOptions {
@@ -550,7 +550,7 @@ fn c12_many_small_buffers_stay_within_the_bound() {
 }
 
 #[test]
-fn b13_v9_pushes_while_a_flush_is_under_way_are_safe() {
+fn b13_v9_c13_pushes_while_a_flush_is_under_way_are_safe() {
     let broker = broker(|seen, number, items| {
         if number % 3 == 1 {
             return Some((500, json!({"error": "made up"})));

@@ -337,7 +337,7 @@ mod tests {
     use crate::error::ErrorCode;
 
     #[test]
-    fn d17_to_d25_the_table_tells_every_key_and_its_default() {
+    fn d17_to_d25_d35_the_table_tells_every_key_and_its_default() {
         let defaults = serde_json::to_value(ConsumeOptions::default()).unwrap();
         let mut defaults: BTreeMap<String, Value> = serde_json::from_value(defaults).unwrap();
         for option in CONSUME_OPTIONS {

@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn x22_a_flush_knows_what_it_waits_for() {
+    fn b6_x22_a_flush_knows_what_it_waits_for() {
         let mut bench = bench(2);
         bench.push("p", 0..3);
         bench.push("r", 3..4);

@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn q24_e5_one_affinity_key_for_pops_and_consumers() {
+    fn q24_e5_c26_one_affinity_key_for_pops_and_consumers() {
         let vectors: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/vectors/affinity.json")).unwrap();
         for vector in vectors["pops"].as_array().unwrap() {

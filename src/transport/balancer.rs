@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn l10_requests_without_a_key_go_round_robin() {
+    fn l10_c24_requests_without_a_key_go_round_robin() {
         let balancer = balancer(3, LoadBalancing::Affinity);
         let seen = picks(&balancer, None, 300);
         assert_eq!([0, 1, 2].map(|n| share(&seen, n)), [100; 3], "c24");
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn l5_a_session_stays_and_moves_once() {
+    fn l5_c23_a_session_stays_and_moves_once() {
         let balancer = balancer(3, LoadBalancing::Session);
         let seen = picks(&balancer, None, 50);
         let home = seen[0];

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn l2_v1_hashes_the_bytes_of_utf8() {
+    fn l2_v1_c26_hashes_the_bytes_of_utf8() {
         let vectors = vectors();
         let hashes = vectors["hashes"].as_object().unwrap();
         assert!(hashes.len() > 8);

@@ -50,7 +50,7 @@ TEST(callback_is_asked_for_a_token) {
   scripted_stop(&server);
 }
 
-TEST(event_asks_for_a_token) {
+TEST(x1_event_asks_for_a_token) {
   scripted_t server = scripted_start("token-t0p");
   queen_client_t *client = client_of(&server, "");
   queen_event_queue_t *events = queen_event_queue_new();
@@ -193,7 +193,7 @@ TEST(callback_tells_how_a_broker_is) {
   scripted_stop(&server);
 }
 
-TESTS(cmocka_unit_test(callback_is_asked_for_a_token), cmocka_unit_test(event_asks_for_a_token),
+TESTS(cmocka_unit_test(callback_is_asked_for_a_token), cmocka_unit_test(x1_event_asks_for_a_token),
       cmocka_unit_test(question_ends_with_the_deadline_or_a_no), cmocka_unit_test(bad_tokens_are_refused_unseen),
       cmocka_unit_test(null_handles_are_errors_and_free_the_user_data), cmocka_unit_test(events_tell_how_brokers_are),
       cmocka_unit_test(callback_tells_how_a_broker_is))

@@ -10,24 +10,24 @@ pub(crate) const TESTS: Tests = &[
         b1_b9_a_buffered_push_completes_when_it_is_accepted,
     ),
     (
-        "b3_v7_the_time_of_the_first_message_flushes",
-        b3_v7_the_time_of_the_first_message_flushes,
+        "b3_v7_c61_the_time_of_the_first_message_flushes",
+        b3_v7_c61_the_time_of_the_first_message_flushes,
     ),
     (
         "b4_v7_the_count_flushes_in_order",
         b4_v7_the_count_flushes_in_order,
     ),
     (
-        "b2_b5_q25_v8_one_place_is_flushed_and_no_other",
-        b2_b5_q25_v8_one_place_is_flushed_and_no_other,
+        "b2_b5_m8_q25_v8_one_place_is_flushed_and_no_other",
+        b2_b5_m8_q25_v8_one_place_is_flushed_and_no_other,
     ),
     (
         "c13_pushes_are_stored_in_call_order_buffered_or_not",
         c13_pushes_are_stored_in_call_order_buffered_or_not,
     ),
     (
-        "c6_c56_flushes_and_pushes_at_once_do_not_block_each_other",
-        c6_c56_flushes_and_pushes_at_once_do_not_block_each_other,
+        "b10_c6_c56_flushes_and_pushes_at_once_do_not_block_each_other",
+        b10_c6_c56_flushes_and_pushes_at_once_do_not_block_each_other,
     ),
     (
         "x23_x24_a_duplicate_is_reported_as_one",
@@ -122,7 +122,7 @@ fn b1_b9_a_buffered_push_completes_when_it_is_accepted(broker: &TestBroker) -> T
     close(client)
 }
 
-fn b3_v7_the_time_of_the_first_message_flushes(broker: &TestBroker) -> Tested {
+fn b3_v7_c61_the_time_of_the_first_message_flushes(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client);
     let buffered = queue.clone().buffer(BufferOptions {
@@ -163,7 +163,7 @@ fn b4_v7_the_count_flushes_in_order(broker: &TestBroker) -> Tested {
     close(client)
 }
 
-fn b2_b5_q25_v8_one_place_is_flushed_and_no_other(broker: &TestBroker) -> Tested {
+fn b2_b5_m8_q25_v8_one_place_is_flushed_and_no_other(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let name = format!("contract-{}", uuid::Uuid::now_v7());
     let places = [
@@ -224,7 +224,7 @@ fn c13_pushes_are_stored_in_call_order_buffered_or_not(broker: &TestBroker) -> T
     close(client)
 }
 
-fn c6_c56_flushes_and_pushes_at_once_do_not_block_each_other(broker: &TestBroker) -> Tested {
+fn b10_c6_c56_flushes_and_pushes_at_once_do_not_block_each_other(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let seen = reports(&client);
     let queue = fresh(&client);

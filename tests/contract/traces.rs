@@ -5,7 +5,7 @@ use super::*;
 pub(crate) const TESTS: Tests = tests![
     tr1_tr2_tr3_a_trace_has_names_a_kind_and_a_group,
     tr4_e6_a_trace_that_fails_fails_nothing_else,
-    c3_c59_each_trace_goes_to_its_own_message,
+    c3_c10_c59_each_trace_goes_to_its_own_message,
     x55_traces_are_found_by_message_and_name,
 ];
 
@@ -89,7 +89,7 @@ fn tr4_e6_a_trace_that_fails_fails_nothing_else(broker: &TestBroker) -> Tested {
     close(client)
 }
 
-fn c3_c59_each_trace_goes_to_its_own_message(broker: &TestBroker) -> Tested {
+fn c3_c10_c59_each_trace_goes_to_its_own_message(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client);
     push(&queue, 0..3);

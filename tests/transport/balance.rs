@@ -234,7 +234,7 @@ fn c54_a_broker_that_is_down_costs_no_call_its_time() {
 }
 
 #[test]
-fn x11_a_close_ends_requests_and_connections() {
+fn h10_x11_a_close_ends_requests_and_connections() {
     let server = Script::start(|seen| match seen.line.contains("/push") {
         true => Reply::Silence,
         false => well(seen),

@@ -37,7 +37,7 @@ fn h1_a_push_is_sent_again_with_the_same_ids() {
 }
 
 #[test]
-fn h1_retry_attempts_is_the_total() {
+fn h1_c46_retry_attempts_is_the_total() {
     for attempts in [1, 4] {
         let server = Script::start(|_| json(500, r#"{"error":"pool"}"#));
         let client = client(&[&server.url], &format!(r#""retryAttempts":{attempts}"#));
@@ -89,7 +89,7 @@ fn h2_a_pop_passes_over_a_broker_that_is_down() {
 }
 
 #[test]
-fn h2_fails_over_among_three() {
+fn h2_c47_fails_over_among_three() {
     let broken = Script::start(|_| json(502, ""));
     let dropping = Script::start(|_| Reply::Part(Vec::new()));
     let good = Script::start(well);
@@ -254,7 +254,7 @@ fn h6_an_answer_without_a_body_is_an_empty_pop() {
 }
 
 #[test]
-fn h7_connections_are_kept() {
+fn h7_c52_connections_are_kept() {
     let server = Script::start(well);
     let client = client(&[&server.url], "");
     for _ in 0..20 {
@@ -265,7 +265,7 @@ fn h7_connections_are_kept() {
 }
 
 #[test]
-fn h8_bodies_are_json_and_never_missing() {
+fn h8_c4_bodies_are_json_and_never_missing() {
     let server = Script::start(|seen| match seen.line.contains("/extend") {
         true => json(200, r#"{"leaseId":"L","success":true,"renewed":1}"#),
         false => well(seen),

@@ -20,7 +20,7 @@ use crate::options::{FlushOptions, RenewOptions};
 use crate::pending::{Completer, Pending, WaitsFor};
 use crate::produce::{Flushed, Producer, ReportSink, Scope};
 use crate::protocol::ack::{Ack, AckResult};
-use crate::protocol::lease::Renewal;
+use crate::protocol::lease::{Renewal, RenewalResult};
 use crate::runtime;
 use crate::stats::{Gauges, PendingStats, Statistics, StatisticsSink};
 use crate::sys;
@@ -139,6 +139,25 @@ impl Client {
         self.core().watch("client.renew", renewing, || {
             vec![
                 ("leaseId", lease_id.into()),
+                ("leaseSeconds", lease_seconds.into()),
+            ]
+        })
+    }
+
+    /// Renews several leases, each of them once however often it is named, and tells what became of each, in the caller's
+    /// order. [`ErrorCode::Partial`] where some were not renewed, or the error that all share.
+    pub fn renew_many(
+        &self,
+        lease_ids: &[String],
+        lease_seconds: u64,
+        options: &RenewOptions,
+    ) -> Pending<Vec<RenewalResult>> {
+        let renewing = self
+            .hub()
+            .renew_many(lease_ids, lease_seconds, options.timeout_millis);
+        self.core().watch("renew.many", renewing, || {
+            vec![
+                ("leases", lease_ids.len().into()),
                 ("leaseSeconds", lease_seconds.into()),
             ]
         })

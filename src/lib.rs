@@ -79,7 +79,7 @@ pub use protocol::ack::{Ack, AckResult, Status};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use protocol::fuzz::read as fuzz_answer;
-pub use protocol::lease::Renewal;
+pub use protocol::lease::{Renewal, RenewalResult};
 pub use protocol::pop::{Message, Source};
 pub use protocol::push::{Item, PushResult};
 pub use protocol::queue::QueueOptions;

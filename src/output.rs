@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::pending::Pending;
 use crate::produce::Flushed;
 use crate::protocol::ack::AckResult;
-use crate::protocol::lease::Renewal;
+use crate::protocol::lease::{Renewal, RenewalResult};
 use crate::protocol::push::PushResult;
 use crate::protocol::transaction::Committed;
 use crate::stats::Statistics;
@@ -74,6 +74,7 @@ output_by_serde!(
     Vec<PushResult>,
     Vec<AckResult>,
     Renewal,
+    Vec<RenewalResult>,
     Committed,
     Flushed,
     Closed,

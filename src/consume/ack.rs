@@ -1,9 +1,8 @@
-//! Acks by ids, and renewal of a lease by its id.
+//! Acks by ids.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::Deserialize;
 
 use super::claim::{Claim, Verdict};
@@ -13,9 +12,8 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::options;
 use crate::pending::Pending;
 use crate::protocol::ack::{self, Ack, AckResult};
-use crate::protocol::lease::{self, Renewal};
 use crate::protocol::{QUEUE_MODE, check_name};
-use crate::transport::{self, Answer, Repeat, Request};
+use crate::transport::{self, Repeat, Request};
 
 /// How to ack by ids.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -196,36 +194,6 @@ impl Hub {
         let index = claim.position(&ack.transaction_id)?;
         (claim.source().consumer_group == group).then_some((claim, index))
     }
-
-    /// Renews a lease by its id.
-    pub(crate) fn renew(
-        self: &Arc<Hub>,
-        lease_id: &str,
-        lease_seconds: u64,
-        timeout_millis: Option<u64>,
-    ) -> Pending<Renewal> {
-        let path = match lease::path(lease_id) {
-            Ok(path) if lease_seconds > 0 => path,
-            Ok(_) => {
-                return Pending::finished(Err(Error::argument(
-                    "leaseSeconds is 0; it must be at least 1",
-                )));
-            }
-            Err(error) => return Pending::finished(Err(error)),
-        };
-        let deadline = transport::after(timeout_millis.unwrap_or(self.core.config.timeout_millis));
-        let (core, lease_id) = (self.core.clone(), lease_id.to_owned());
-        self.core
-            .start((1, 0), deadline, move |pending| async move {
-                if !pending.mark_sent() {
-                    return Err(Error::new(ErrorCode::Cancelled, "the call was cancelled"));
-                }
-                let request =
-                    Request::post(path, lease::body(lease_seconds), deadline).repeat(Repeat::Safe);
-                let answer = core.send(&request).await.and_then(Answer::success);
-                core.read_renewal(&lease_id, answer)
-            })
-    }
 }
 
 impl Core {
@@ -236,13 +204,6 @@ impl Core {
             self.stats.verdicts.note(ack.status, result.success);
         }
         Ok(results)
-    }
-
-    /// Reads the answer to a renewal, and counts it.
-    pub(super) fn read_renewal(&self, lease_id: &str, answer: Result<Bytes>) -> Result<Renewal> {
-        let renewal = answer.and_then(|body| lease::parse(lease_id, &body));
-        self.stats.leases.note_renewal(renewal.is_ok());
-        renewal
     }
 }
 

@@ -11,6 +11,7 @@ mod lost;
 mod options;
 mod pop;
 mod quota;
+mod renew;
 mod settle;
 mod taken;
 mod worker;

@@ -13,7 +13,7 @@ use crate::options::{self, BufferOptions, FlushOptions, PushOptions, RenewOption
 use crate::pending::Pending;
 use crate::protocol::ack;
 
-pub(super) static TABLE: &[&Operation] = &[&PUSH, &POP, &ACK, &RENEW, &FLUSH, &STATS];
+pub(super) static TABLE: &[&Operation] = &[&PUSH, &POP, &ACK, &RENEW, &RENEW_MANY, &FLUSH, &STATS];
 
 /// A parameter that is read by serde.
 pub(super) const fn described(
@@ -252,6 +252,33 @@ static RENEW: Operation = Operation {
     }),
 };
 
+static RENEW_MANY: Operation = Operation {
+    name: "renew.many",
+    summary: "Renews several leases, each of them once however often it is named.",
+    parameters: &[
+        described("leaseIds", "array of strings", "required", "The leases."),
+        described(
+            "leaseSeconds",
+            "integer, seconds",
+            "60",
+            "How long from now.",
+        ),
+        TIMEOUT,
+    ],
+    result: "`[{\"index\", \"leaseId\", \"success\", \"renewed\", \"expiresAt\", \"error\"}]`",
+    run: Run::Typed(|client, params| {
+        let params: RenewManyParams = read(RENEW_MANY.name, params)?;
+        let options = RenewOptions {
+            timeout_millis: params.timeout_millis,
+        };
+        Ok(Box::new(client.renew_many(
+            &params.lease_ids,
+            params.lease_seconds,
+            &options,
+        )))
+    }),
+};
+
 static FLUSH: Operation = Operation {
     name: "flush",
     summary: "Sends what is buffered and completes when every push submitted before is settled, well or not.",
@@ -308,6 +335,15 @@ struct PushParams<'a> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RenewParams {
     lease_id: String,
+    #[serde(default = "sixty")]
+    lease_seconds: u64,
+    timeout_millis: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RenewManyParams {
+    lease_ids: Vec<String>,
     #[serde(default = "sixty")]
     lease_seconds: u64,
     timeout_millis: Option<u64>,

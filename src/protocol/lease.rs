@@ -30,6 +30,42 @@ pub struct Renewal {
     pub expires_at: Option<String>,
 }
 
+/// What became of one lease of several that were to be renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct RenewalResult {
+    /// Position among the leases of the call.
+    pub index: usize,
+    /// The lease.
+    pub lease_id: String,
+    /// Whether it was renewed.
+    pub success: bool,
+    /// How many partitions it still covers; null where the broker does not tell.
+    pub renewed: Option<u64>,
+    /// The earliest resulting expiry, ISO 8601; null where the broker does not tell.
+    pub expires_at: Option<String>,
+    /// Why it was not renewed.
+    pub error: Option<String>,
+}
+
+impl RenewalResult {
+    pub(crate) fn new(index: usize, lease_id: &str, answer: &Result<Renewal>) -> RenewalResult {
+        let renewal = answer.as_ref().ok();
+        RenewalResult {
+            index,
+            lease_id: lease_id.to_owned(),
+            success: renewal.is_some(),
+            renewed: renewal.and_then(|renewal| renewal.renewed),
+            expires_at: renewal.and_then(|renewal| renewal.expires_at.clone()),
+            error: answer
+                .as_ref()
+                .err()
+                .map(|error| error.message().to_owned()),
+        }
+    }
+}
+
 /// Reads an answer of status 200 of any generation: an object with three spellings of the expiry (1.x), with
 /// `extended` (0.7), or a list of one object (0.15). A lease that has ended is [`ErrorCode::LeaseLost`].
 pub(crate) fn parse(lease_id: &str, body: &[u8]) -> Result<Renewal> {

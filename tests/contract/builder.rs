@@ -18,6 +18,7 @@ pub(crate) const TESTS: Tests = tests![
     q21_each_item_has_its_own_result,
     m5_m6_c18_acks_by_ids_tell_what_became_of_each,
     m7_c19_a_lease_is_renewed_by_its_id,
+    m7_many_leases_are_renewed_each_once,
 ];
 
 fn payloads(delivery: &Delivery) -> Vec<&str> {
@@ -429,5 +430,51 @@ fn m7_c19_a_lease_is_renewed_by_its_id(broker: &TestBroker) -> Tested {
     assert_eq!(gone.code(), ErrorCode::LeaseLost);
     let zero = refused(client.renew(&lease, 0, &RenewOptions::default()));
     assert_eq!(zero.code(), ErrorCode::InvalidArgument);
+    close(client)
+}
+
+fn m7_many_leases_are_renewed_each_once(broker: &TestBroker) -> Tested {
+    let client = client(broker);
+    let queue = fresh(&client);
+    let leased: Vec<Delivery> = ["a", "b"]
+        .iter()
+        .map(|partition| {
+            let place = queue.clone().partition(*partition);
+            push(&place, [1]);
+            pop(&place, 1)
+        })
+        .collect();
+    let [a, b] = [0, 1].map(|index: usize| leased[index].source().lease_id.clone());
+    let renew = |ids: &[&String]| {
+        let ids: Vec<_> = ids.iter().map(|id| (*id).clone()).collect();
+        client.renew_many(&ids, 60, &RenewOptions::default())
+    };
+    let before = client.stats().requests.renew;
+    let results = renew(&[&a, &b, &a]).wait(LONG)?;
+    assert_eq!(client.stats().requests.renew - before, 2);
+    assert!(
+        results
+            .iter()
+            .all(|one| one.success && one.expires_at.is_some())
+    );
+    assert_eq!(
+        (results.len(), results[2].index, &results[2].lease_id),
+        (3, 2, &a)
+    );
+    let gone = uuid::Uuid::now_v7().to_string();
+    let error = refused(renew(&[&gone, &b]));
+    assert_eq!(error.code(), ErrorCode::Partial);
+    let told: Value = serde_json::from_str(error.result_json().unwrap())?;
+    assert_eq!(
+        (&told[0]["success"], &told[1]["success"]),
+        (&json!(false), &json!(true))
+    );
+    assert!(told[0]["error"].is_string());
+    let all = call(&client, "renew.many", json!({"leaseIds": [gone, gone]}));
+    assert_eq!(all.unwrap_err().code(), ErrorCode::LeaseLost);
+    assert_eq!(refused(renew(&[])).code(), ErrorCode::InvalidArgument);
+    for delivery in &leased {
+        delivery.ack().wait(LONG)?;
+    }
     close(client)
 }

@@ -196,6 +196,7 @@ fn every_operation_runs_by_its_name(broker: &TestBroker) -> Tested {
         "queue": queue.name(), "consumerGroup": "nobody", "timestamp": "2026-01-01T00:00:00Z", "enabled": false,
         "traceName": "n", "data": {}, "transactionId": message.transaction_id, "partitionId": message.source.partition_id,
         "items": [{"payload": 1}], "leaseId": message.source.lease_id,
+        "leaseIds": [message.source.lease_id],
         "operations": [{"type": "push", "queue": queue.name(), "items": [{"payload": 1}]}],
     });
     all["acks"] = json!([{
@@ -229,7 +230,8 @@ fn every_operation_runs_by_its_name(broker: &TestBroker) -> Tested {
             Ok(_) => {}
             Err(error) if error.code() == ErrorCode::NotFound => {}
             // The ack has ended it.
-            Err(error) if (operation.name, error.code()) == ("renew", ErrorCode::LeaseLost) => {}
+            Err(error)
+                if operation.name.starts_with("renew") && error.code() == ErrorCode::LeaseLost => {}
             // The embedded broker does not serve all of them yet.
             Err(error) if error.code() == ErrorCode::Unsupported && broker.name != "official" => {}
             Err(error) => panic!("{}: {error:?}", operation.name),

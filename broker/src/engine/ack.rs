@@ -33,7 +33,7 @@ impl Writer {
         let mut order: Vec<(&str, &str)> = Vec::new();
         let mut groups: HashMap<(&str, &str), Vec<usize>> = HashMap::new();
         for (index, item) in request.items.iter().enumerate() {
-            let key = (item.part.as_str(), item.lease.as_str());
+            let key = (&*item.part, &*item.lease);
             groups.entry(key).or_insert_with(|| {
                 order.push(key);
                 Vec::new()

@@ -287,8 +287,8 @@ pub(crate) struct AckRequest {
 /// What a consumer says of one message.
 pub(crate) struct AckItem {
     pub(crate) txn: String,
-    pub(crate) part: String,
-    pub(crate) lease: String,
+    pub(crate) part: Arc<str>,
+    pub(crate) lease: Arc<str>,
     pub(crate) verdict: Verdict,
     pub(crate) error: Option<String>,
 }

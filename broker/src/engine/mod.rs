@@ -43,6 +43,7 @@ use crate::options::{Durability, Store};
 use crate::store::Db;
 use crate::work::Meter;
 pub(crate) use queue_options::QueueOptions;
+pub(crate) use reader::quote;
 pub(crate) use subscription::{FinderKey, Mode, Subscription};
 
 use history::History;

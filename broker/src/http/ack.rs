@@ -1,5 +1,8 @@
 //! `POST /api/v1/ack`, `/api/v1/ack/batch` and `/api/v1/lease/:lease/extend`.
 
+use std::fmt::Write;
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
@@ -8,46 +11,72 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::input::Text;
 use super::pop::QUEUE_MODE;
 use super::{App, Shared, answer, input};
 use crate::clock;
 use crate::engine::command::{AckItem, AckRequest, Command, Extended, Verdict};
+use crate::engine::quote;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Ack {
-    transaction_id: Option<String>,
-    partition_id: Option<String>,
-    lease_id: Option<String>,
-    status: Option<String>,
-    pub(super) consumer_group: Option<String>,
+pub(super) struct Ack<'a> {
+    #[serde(borrow, default)]
+    transaction_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    partition_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    lease_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    status: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) consumer_group: Option<Text<'a>>,
     error: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Batch {
-    acknowledgments: Option<Vec<Ack>>,
+struct Batch<'a> {
+    #[serde(borrow, default)]
+    acknowledgments: Option<Vec<Ack<'a>>>,
     consumer_group: Option<String>,
 }
 
-impl From<Ack> for AckItem {
-    fn from(ack: Ack) -> AckItem {
+/// What the acks of one delivery have in common, written once.
+#[derive(Default)]
+pub(super) struct Common {
+    part: Arc<str>,
+    lease: Arc<str>,
+}
+
+impl Ack<'_> {
+    fn txn(&self) -> &str {
+        self.transaction_id.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn item(&self, common: &mut Common) -> AckItem {
+        let shared = |known: &mut Arc<str>, given: &Option<Text>| {
+            let given = given.as_deref().unwrap_or_default();
+            if **known != *given {
+                *known = given.into();
+            }
+            known.clone()
+        };
         AckItem {
-            txn: ack.transaction_id.unwrap_or_default(),
-            part: ack.partition_id.unwrap_or_default(),
-            lease: ack.lease_id.unwrap_or_default(),
-            verdict: verdict(ack.status.as_deref()),
-            error: ack.error,
+            txn: self.txn().to_owned(),
+            part: shared(&mut common.part, &self.partition_id),
+            lease: shared(&mut common.lease, &self.lease_id),
+            verdict: verdict(self.status.as_deref()),
+            error: self.error.clone(),
         }
     }
 }
 
 pub(super) async fn single(State(app): Shared, body: Bytes) -> Response {
     match input::body::<Ack>(&body) {
-        Ok(mut ack) => {
-            let group = ack.consumer_group.take();
-            acknowledge(&app, group, vec![ack]).await
+        Ok(ack) => {
+            let group = ack.consumer_group.as_deref().map(str::to_owned);
+            acknowledge(&app, group, &[ack]).await
         }
         Err(response) => *response,
     }
@@ -56,25 +85,16 @@ pub(super) async fn single(State(app): Shared, body: Bytes) -> Response {
 pub(super) async fn batch(State(app): Shared, body: Bytes) -> Response {
     match input::body::<Batch>(&body) {
         Ok(batch) => {
-            acknowledge(
-                &app,
-                batch.consumer_group,
-                batch.acknowledgments.unwrap_or_default(),
-            )
-            .await
+            let acks = batch.acknowledgments.unwrap_or_default();
+            acknowledge(&app, batch.consumer_group, &acks).await
         }
         Err(response) => *response,
     }
 }
 
-async fn acknowledge(app: &App, group: Option<String>, acks: Vec<Ack>) -> Response {
-    let mut names = Vec::with_capacity(acks.len());
-    let mut items = Vec::with_capacity(acks.len());
-    for ack in acks {
-        let item = AckItem::from(ack);
-        names.push(item.txn.clone());
-        items.push(item);
-    }
+async fn acknowledge(app: &App, group: Option<String>, acks: &[Ack<'_>]) -> Response {
+    let mut common = Common::default();
+    let items = acks.iter().map(|ack| ack.item(&mut common)).collect();
     let group = group.unwrap_or_else(|| QUEUE_MODE.into());
     let acked = match app
         .engine
@@ -84,23 +104,24 @@ async fn acknowledge(app: &App, group: Option<String>, acks: Vec<Ack>) -> Respon
         Ok(acked) => acked,
         Err(reason) => return answer::refused(reason),
     };
-    let rows: Vec<Value> = names
-        .into_iter()
-        .zip(acked)
-        .enumerate()
-        .map(|(index, (txn, acked))| {
-            json!({
-                "index": index,
-                "transactionId": txn,
-                "success": acked.success,
-                "error": acked.error,
-                "leaseReleased": acked.lease_released,
-                "dlq": acked.dlq,
-                "noop": acked.noop,
-            })
-        })
-        .collect();
-    answer::json(StatusCode::OK, Value::from(rows).to_string())
+    let mut out = String::from("[");
+    for (index, (ack, acked)) in acks.iter().zip(acked).enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        let error = acked.error.as_deref().map_or_else(|| "null".into(), quote);
+        let _ = write!(
+            out,
+            r#"{{"index":{index},"transactionId":{},"success":{},"error":{error},"leaseReleased":{},"dlq":{},"noop":{}}}"#,
+            quote(ack.txn()),
+            acked.success,
+            acked.lease_released,
+            acked.dlq,
+            acked.noop,
+        );
+    }
+    out.push(']');
+    answer::json(StatusCode::OK, out)
 }
 
 /// The meaning of a status. Letters count, and a word nobody knows is a failure: better once too often than lost.

@@ -1,6 +1,8 @@
 //! What comes in: bodies and names are read here, and what is wrong with them is told with the name of the field.
 
+use std::borrow::Cow;
 use std::fmt::Display;
+use std::ops::Deref;
 
 use axum::extract::{RawPathParams, Request};
 use axum::middleware::Next;
@@ -15,6 +17,19 @@ use super::answer;
 /// How deep lists and objects of a payload may lie in each other. Deeper ones are accidents or attacks, and no JSON
 /// library of a consumer would read them.
 const MAX_DEPTH: usize = 1000;
+
+/// A text of a body, borrowed from it where it holds no escapes. (An `Option<Cow<str>>` never borrows.)
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
 
 /// Reads a JSON body.
 pub(super) fn body<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Box<Response>> {
@@ -35,8 +50,7 @@ pub(super) fn text<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> 
 
 /// What is wrong with a name that a queue, a partition, a group or a message is to have.
 pub(super) fn name_fault(field: impl Display, name: &str) -> Option<String> {
-    let c = name.chars().find(|c| *c < ' ')?;
-    let code = u32::from(c);
+    let code = name.bytes().find(|byte| *byte < b' ')?;
     Some(format!(
         "{field} contains the control character U+{code:04X}"
     ))

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt::Write;
+use std::fmt::{Arguments, Write};
 
 use axum::Extension;
 use axum::extract::State;
@@ -13,8 +13,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::auth::Caller;
+use super::input::Text;
 use super::{Shared, answer, input};
 use crate::engine::command::{Command, PushGroup, PushItem, PushRequest, Pushed};
+use crate::engine::quote;
 
 /// The longest transaction id, in bytes.
 const MAX_TXN: usize = 65_535;
@@ -31,11 +33,11 @@ struct Item<'a> {
     #[serde(borrow)]
     queue: Cow<'a, str>,
     #[serde(borrow, default)]
-    partition: Option<Cow<'a, str>>,
+    partition: Option<Text<'a>>,
     #[serde(borrow)]
     payload: &'a RawValue,
     #[serde(borrow, default)]
-    transaction_id: Option<Cow<'a, str>>,
+    transaction_id: Option<Text<'a>>,
 }
 
 pub(super) async fn push(
@@ -94,7 +96,7 @@ pub(super) async fn push(
 }
 
 /// What is wrong with the texts of an item, naming the field and the value.
-pub(super) fn fault(item: &str, fields: [(&str, Option<&str>); 3]) -> Option<String> {
+pub(super) fn fault(item: Arguments, fields: [(&str, Option<&str>); 3]) -> Option<String> {
     for (name, value) in fields {
         let value = value.unwrap_or_default();
         let fault = input::name_fault(format_args!("{item}.{name}"), value);
@@ -112,7 +114,7 @@ pub(super) fn fault(item: &str, fields: [(&str, Option<&str>); 3]) -> Option<Str
 }
 
 fn item_fault(n: usize, item: &Item) -> Option<String> {
-    let name = format!("items[{n}]");
+    let name = format_args!("items[{n}]");
     if item.queue.is_empty() {
         return Some(format!("{name}.queue is empty"));
     }
@@ -121,29 +123,35 @@ fn item_fault(n: usize, item: &Item) -> Option<String> {
         ("partition", item.partition.as_deref()),
         ("transactionId", item.transaction_id.as_deref()),
     ];
-    fault(&name, fields)
-        .or_else(|| input::depth_fault(format_args!("{name}.payload"), item.payload))
+    fault(name, fields).or_else(|| input::depth_fault(format_args!("{name}.payload"), item.payload))
 }
 
 /// Sorts the items by partition. Payloads stay slices of the body.
 fn gather(body: &Bytes, items: &[Item], caller: &Caller) -> PushRequest {
     let mut groups: Vec<PushGroup> = Vec::new();
     let mut places: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut last = None;
     for (index, item) in items.iter().enumerate() {
         let part = item.partition.as_deref().unwrap_or("Default");
-        let place = *places.entry((&item.queue, part)).or_insert_with(|| {
-            groups.push(PushGroup {
-                queue: item.queue.to_string(),
-                part: part.to_owned(),
-                items: Vec::new(),
-            });
-            groups.len() - 1
-        });
+        let key = (&*item.queue, part);
+        // Most requests are about one partition.
+        let place = match last {
+            Some((known, place)) if known == key => place,
+            _ => *places.entry(key).or_insert_with(|| {
+                groups.push(PushGroup {
+                    queue: item.queue.to_string(),
+                    part: part.to_owned(),
+                    items: Vec::new(),
+                });
+                groups.len() - 1
+            }),
+        };
+        last = Some((key, place));
         if let Some(group) = groups.get_mut(place) {
             group.items.push(PushItem {
                 index,
                 accepted: None,
-                txn: item.transaction_id.as_ref().map(|txn| txn.to_string()),
+                txn: item.transaction_id.as_deref().map(str::to_owned),
                 trace: None,
                 producer: caller.subject.clone(),
                 payload: body.slice_ref(item.payload.get().as_bytes()),
@@ -154,9 +162,4 @@ fn gather(body: &Bytes, items: &[Item], caller: &Caller) -> PushRequest {
         groups,
         count: items.len(),
     }
-}
-
-/// A text as JSON; writing a string to a string cannot fail.
-fn quote(text: &str) -> String {
-    serde_json::to_string(text).unwrap_or_default()
 }

@@ -1,6 +1,5 @@
 //! `POST /api/v1/transaction`.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::auth::Caller;
+use super::input::Text;
 use super::pop::QUEUE_MODE;
 use super::{Shared, ack, answer, input, push};
 use crate::engine::command::{
@@ -44,15 +44,15 @@ struct Kind<'a> {
 #[serde(rename_all = "camelCase")]
 struct Item<'a> {
     #[serde(borrow, default)]
-    queue: Option<Cow<'a, str>>,
+    queue: Option<Text<'a>>,
     #[serde(borrow, default)]
-    partition: Option<Cow<'a, str>>,
+    partition: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "some")]
     payload: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "some")]
     data: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    transaction_id: Option<Cow<'a, str>>,
+    transaction_id: Option<Text<'a>>,
     #[serde(default)]
     trace_id: Value,
 }
@@ -75,6 +75,7 @@ struct Draft {
     pushes: PushRequest,
     places: HashMap<(String, String), usize>,
     acks: Vec<(String, AckItem)>,
+    common: ack::Common,
     /// Pushes that name no queue.
     lost: usize,
     /// Who sends it.
@@ -217,8 +218,8 @@ fn read(body: &Bytes, parsed: &Body, caller: Caller) -> Result<Draft, Refusal> {
                 }
             }
             Some("ack") => {
-                let ack = input::text(operation.get().as_bytes()).map_err(fault)?;
-                draft.ack(n, ack)?;
+                let ack: ack::Ack = input::text(operation.get().as_bytes()).map_err(fault)?;
+                draft.ack(n, &ack)?;
             }
             Some("kv" | "timer" | "timers") => {
                 return Err(bad_request(
@@ -266,7 +267,7 @@ impl Draft {
             ("partition", Some(part)),
             ("transactionId", txn),
         ];
-        if let Some(fault) = push::fault(&format!("operations[{n}]"), fields) {
+        if let Some(fault) = push::fault(format_args!("operations[{n}]"), fields) {
             return Err(bad_request(fault));
         }
         let payload = item.payload.or(item.data);
@@ -304,12 +305,9 @@ impl Draft {
         Ok(())
     }
 
-    fn ack(&mut self, n: usize, mut ack: ack::Ack) -> Result<(), Refusal> {
-        let group = ack
-            .consumer_group
-            .take()
-            .unwrap_or_else(|| QUEUE_MODE.into());
-        let item = AckItem::from(ack);
+    fn ack(&mut self, n: usize, ack: &ack::Ack) -> Result<(), Refusal> {
+        let group = ack.consumer_group.as_deref().unwrap_or(QUEUE_MODE);
+        let item = ack.item(&mut self.common);
         if item.part.parse::<Uuid>().is_err() {
             return Err(bad_request(format!(
                 "operations[{n}].partitionId {:?} is not a partition id",
@@ -319,7 +317,7 @@ impl Draft {
         self.entries.push(Entry::Ack {
             txn: item.txn.clone(),
         });
-        self.acks.push((group, item));
+        self.acks.push((group.to_owned(), item));
         Ok(())
     }
 }

@@ -85,6 +85,19 @@ async fn concurrent_pushes_share_commits() {
     );
 }
 
+/// Also the first one, with which the memory of a partition begins.
+#[tokio::test]
+async fn the_messages_of_a_push_to_one_partition_share_a_segment() {
+    let api = Api::testing();
+    for segments in 1..4 {
+        let item = json!({"queue": "q", "payload": 1});
+        let push = json!({"items": [item, item, item]});
+        api.send("POST", "/api/v1/push", push).await;
+        assert_eq!(api.describe("q").await["segments"]["segments"], segments);
+    }
+    assert_eq!(api.clock().disagreements().await, [""; 0]);
+}
+
 /// A failing request fails alone: those that shared its transaction are tried again, and what the broker holds in memory
 /// agrees with the store afterwards.
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,12 @@ impl Writer {
                 show(&stored)
             )
         });
-        Ok(told.collect())
+        let mut told: Vec<String> = told.collect();
+        let wrong = self.wrong_txns()?.into_iter();
+        told.extend(
+            wrong.map(|part| format!("the transaction ids of partition {part} lead elsewhere")),
+        );
+        Ok(told)
     }
 }
 

@@ -131,6 +131,8 @@ impl Writer {
         let Ok(payload) = std::str::from_utf8(&item.payload) else {
             return Ok(());
         };
+        // A table that is made after the message would know it twice.
+        self.read_txns(id)?;
         let Some(part) = self.model.parts.get_mut(&id) else {
             return Ok(());
         };

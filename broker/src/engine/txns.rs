@@ -173,6 +173,11 @@ impl Writer {
         }
     }
 
+    /// Makes the table of a partition if there is none.
+    pub(super) fn read_txns(&mut self, part: PartId) -> Result<()> {
+        self.txns_of(part).map(drop)
+    }
+
     /// Notes a message that is being appended.
     pub(super) fn add_txn(&mut self, part: PartId, txn: &str, offset: i64) -> Result<()> {
         let hash = self.txns.keys.hash_one(txn);
@@ -253,6 +258,32 @@ impl Writer {
         }
         let below = below || self.evicted(part, txn)?.is_some();
         Ok(if below { Found::Below } else { Found::Nowhere })
+    }
+
+    /// The partitions whose tables do not say what a look at their messages says.
+    pub(super) fn wrong_txns(&self) -> Result<Vec<PartId>> {
+        let mut wrong = Vec::new();
+        for (part, table) in &self.txns.tables {
+            let first = self.model.parts.get(part).map_or(0, |found| found.first);
+            let from = table.from.max(first);
+            let fresh = Table::read(&self.db, *part, from, i64::MAX, &self.txns.keys)?;
+            let all = |table: &Table, hash: &u64| {
+                let newest = table.newest.get(hash).copied();
+                let repeated = table.repeated.get(hash).cloned();
+                let mut all = repeated.unwrap_or_else(|| newest.into_iter().collect());
+                // Retention leaves what it removed to the next look for what is too old.
+                all.retain(|offset| *offset >= from);
+                all
+            };
+            let hashes = table.newest.keys().chain(fresh.newest.keys());
+            if hashes
+                .into_iter()
+                .any(|hash| all(table, hash) != all(&fresh, hash))
+            {
+                wrong.push(*part);
+            }
+        }
+        Ok(wrong)
     }
 
     /// The table of a span that is older than what the partition's own table knows. It is kept for the acks to come.

@@ -150,3 +150,39 @@ async fn a_longer_window_reaches_back_to_what_was_out_of_the_old_one() {
     api.clock().advance_clock(4 * HOUR).await;
     assert_eq!(push(&api, numbered(1)).await, ["queued"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_shown_at_any_age() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let api = open(&path);
+    api.configure("q", json!({"dedupWindowSeconds": 0})).await;
+    push(&api, numbered(300)).await;
+    let again = json!({"queue": "q", "partition": "p", "transactionId": "t0", "payload": 2});
+    let (status, _) = api
+        .send("POST", "/api/v1/push", json!({"items": [again]}))
+        .await;
+    assert_eq!(status, 201);
+    let part = api.pop("q", "").await["partitionId"].clone();
+    let part = part.as_str().unwrap();
+    let show = async |api: &Api, txn: &str| {
+        let target = format!("/api/v1/messages/{part}/{txn}");
+        let (status, message) = api.send("GET", &target, Value::Null).await;
+        (
+            status,
+            message["transactionId"].clone(),
+            message["data"].clone(),
+        )
+    };
+    let found = (200, json!("t7"), json!(1));
+    let newest = (200, json!("t0"), json!(2));
+    assert_eq!(show(&api, "t7").await, found);
+    assert_eq!(show(&api, "t0").await, newest, "the second one");
+    assert_eq!(show(&api, "t300").await.0, 404);
+    api.0.close();
+    let api = open(&path);
+    api.clock().advance_clock(24 * HOUR).await;
+    assert_eq!(show(&api, "t7").await, found);
+    assert_eq!(show(&api, "t0").await, newest);
+    assert_eq!(show(&api, "t300").await.0, 404);
+}

@@ -9,7 +9,9 @@ use super::command::{
 };
 use super::park::Waiter;
 use super::reader::Job;
+use super::views;
 use super::writer::{Claimed, Writer};
+use crate::store::Db;
 
 /// The answer of a command, held back until the commit.
 pub(super) enum Answer {
@@ -26,6 +28,8 @@ pub(super) enum Answer {
     Sought(Sought),
     Count(usize),
     Maintained(Maintenance),
+    /// Where a message is, if it is not too old for that to be known.
+    At(Option<i64>),
     Nothing,
 }
 
@@ -71,6 +75,11 @@ impl Writer {
                 Command::DeleteGroup(_, reply) | Command::Resubscribe(_, _, reply),
                 Answer::Count(count),
             ) => drop(reply.send(Ok(count))),
+            (Command::Message(part, txn, reply), Answer::At(at)) => {
+                let now = self.round.now;
+                let view = Box::new(move |db: &Db| views::message(db, part, &txn, at, now));
+                self.readers.run(Job::View(view, reply), &self.db);
+            }
             (Command::View(view, reply), _) => {
                 self.readers.run(Job::View(view, reply), &self.db);
             }
@@ -128,7 +137,9 @@ impl Writer {
             Command::DeleteGroup(_, reply) | Command::Resubscribe(_, _, reply) => {
                 drop(reply.send(Err(failure)))
             }
-            Command::View(_, reply) => drop(reply.send(Err(failure))),
+            Command::View(_, reply) | Command::Message(_, _, reply) => {
+                drop(reply.send(Err(failure)))
+            }
             Command::Compare(reply) => drop(reply.send(Err(failure))),
             Command::DeadLetters(_, reply) => drop(reply.send(Err(failure))),
             Command::Trace(_, reply) | Command::Ping(reply) | Command::CatchUp(reply) => {

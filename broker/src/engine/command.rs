@@ -66,6 +66,8 @@ pub(crate) enum Command {
     DismissPolls,
     /// A group and the new beginning of its subscriptions.
     Resubscribe(String, i64, Reply<usize>),
+    /// Shows the newest message of a partition with a transaction id, as JSON.
+    Message(Uuid, String, Reply<Option<String>>),
     /// Reads the store beside the writer, after everything before it was committed.
     View(View, Reply<Option<String>>),
     /// Answer when nothing is due any more: the clock was moved.

@@ -205,6 +205,15 @@ impl Writer {
         Ok(())
     }
 
+    /// The offset of the newest message with a transaction id, as far as it is known.
+    pub(super) fn newest(&mut self, part: Uuid, txn: &str) -> Result<Option<i64>> {
+        let Some(part) = self.model.part_ids.get(&part).copied() else {
+            return Ok(None);
+        };
+        let hash = self.txns.keys.hash_one(txn);
+        Ok(self.txns_of(part)?.newest.get(&hash).copied())
+    }
+
     /// The message that holds a transaction id within the window, which is in seconds.
     pub(super) fn known(&mut self, part: PartId, txn: &str, window: i64) -> Result<Option<Uuid>> {
         let hash = self.txns.keys.hash_one(txn);

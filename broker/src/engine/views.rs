@@ -45,15 +45,21 @@ struct Message {
     rest: Value,
 }
 
-/// One message with all that is known of it, or nothing.
-pub(crate) fn message(db: &Db, part: Uuid, txn: &str, now: i64) -> Result<Option<String>> {
+/// One message with all that is known of it, or nothing. It is looked for at an offset first, if one is known.
+pub(crate) fn message(
+    db: &Db,
+    part: Uuid,
+    txn: &str,
+    at: Option<i64>,
+    now: i64,
+) -> Result<Option<String>> {
     let Some(home) = db.home(part)? else {
         return Ok(None);
     };
     let groups = group_states(db, home.part, now)?;
     let dead = db.dead_letter_of(home.part, txn)?;
     let mut found = None;
-    db.find_message(home.part, txn, |position, created, record| {
+    db.find_message(home.part, txn, at, |position, created, record| {
         let dead = dead.as_ref().filter(|(at, ..)| *at == position);
         let options: QueueOptions =
             serde_json::from_str(&home.options).unwrap_or_else(|_| QueueOptions::default());

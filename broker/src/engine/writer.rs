@@ -329,6 +329,7 @@ impl Writer {
             Command::Resubscribe(group, since, _) => {
                 Answer::Count(self.resubscribe(group, *since)?)
             }
+            Command::Message(part, txn, _) => Answer::At(self.newest(*part, txn)?),
             Command::Release(key) => {
                 self.release(key);
                 Answer::Nothing

@@ -63,16 +63,14 @@ pub(super) async fn show(
     State(app): Shared,
     Path((part, txn)): Path<(String, String)>,
 ) -> Response {
-    let now = app.engine.clock.now();
-    match part.parse::<Uuid>() {
-        Ok(part) => {
-            app.view(
-                move |db| views::message(db, part, &txn, now),
-                "Message not found",
-            )
-            .await
-        }
-        Err(_) => bad_part(&part),
+    let Ok(id) = part.parse::<Uuid>() else {
+        return bad_part(&part);
+    };
+    let asked = app.engine.ask(|reply| Command::Message(id, txn, reply));
+    match asked.await {
+        Ok(Some(text)) => answer::json(StatusCode::OK, text),
+        Ok(None) => answer::error(StatusCode::NOT_FOUND, "Message not found"),
+        Err(reason) => answer::refused(reason),
     }
 }
 

@@ -159,13 +159,26 @@ impl Db {
         Ok(())
     }
 
-    /// Shows the newest message with a transaction id in a partition: position, time, message. False: there is none.
+    /// Shows the newest message with a transaction id in a partition: position, time, message. It is looked for at a
+    /// position first, if one is given. False: there is none.
     pub(crate) fn find_message(
         &self,
         part: i64,
         txn: &str,
+        at: Option<i64>,
         show: impl FnOnce(i64, i64, &Record),
     ) -> Result<bool> {
+        let mut show = Some(show);
+        if let Some(at) = at {
+            self.each(part, at, at, |position, created, record| {
+                if record.txn == txn
+                    && let Some(show) = show.take()
+                {
+                    show(position, created, &record);
+                }
+            })?;
+        }
+        let Some(show) = show else { return Ok(true) };
         let mut statement = self.sql.prepare_cached(
             "SELECT first, created, body FROM segment WHERE part = ? ORDER BY last DESC",
         )?;

@@ -1,4 +1,5 @@
-//! `kill -9` at random moments: no answered push is lost, no answered ack is undone, and the order stays.
+//! `kill -9` at random moments: no answered push is lost or would be stored twice, no answered ack is undone, and the order
+//! stays.
 
 mod common;
 

@@ -40,6 +40,8 @@ pub struct Differences {
     pub skipped: Vec<String>,
     /// Stored in another order than pushed, or with a gap.
     pub disordered: Vec<String>,
+    /// The push was answered, and a second one like it would be stored again.
+    pub forgotten: Vec<String>,
 }
 
 /// Random numbers that are printed, so that a failure tells its seed.
@@ -199,6 +201,7 @@ pub fn compare(folder: &Path, ledger: &Ledger) -> Differences {
 
     let mut found = Differences {
         returned: ledger.returned.clone(),
+        forgotten: runtime.block_on(forgotten(folder, ledger)),
         ..Differences::default()
     };
     let nothing = Vec::new();
@@ -231,6 +234,27 @@ pub fn compare(folder: &Path, ledger: &Ledger) -> Differences {
         found.returned.extend(acked.cloned());
     }
     found
+}
+
+/// Pushes everything again into a copy of the store, as a client does that has seen no answer.
+async fn forgotten(folder: &Path, ledger: &Ledger) -> Vec<String> {
+    let copy = tempfile::tempdir().unwrap();
+    copy_files(folder, copy.path());
+    let api = Api::fast_file(&copy.path().join("store.db"));
+    let mut forgotten = Vec::new();
+    for (part, pushed) in &ledger.pushed {
+        let item =
+            |txn| json!({"queue": "q", "partition": part, "transactionId": txn, "payload": 0});
+        let items: Vec<Value> = pushed.iter().map(item).collect();
+        let body = json!({"items": items});
+        let (status, answers) = api.send("POST", "/api/v1/push", body).await;
+        assert_eq!(status, 201, "{answers}");
+        let answers = answers.as_array().unwrap().iter().zip(pushed);
+        let unknown = answers.filter(|(answer, _)| answer["status"] != "duplicate");
+        forgotten.extend(unknown.map(|(_, txn)| txn.clone()));
+    }
+    api.0.close();
+    forgotten
 }
 
 /// Everything a group gets, by partition, in the order of delivery.

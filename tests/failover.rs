@@ -1,7 +1,8 @@
 //! Three official brokers on one PostgreSQL, killed (-9) and started again one after another, under producers and a
-//! consumer: no push fails or is lost, first deliveries of a partition keep their order, every message is handled.
+//! consumer: no push fails or is lost, first deliveries of a partition keep their order, every message is handled. What is
+//! forwarded in transactions arrives once, though the outcome of some commits is not known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::net::TcpListener;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -10,7 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use queen::{Client, ConsumeOptions, Item, PopOptions, PushOptions, Settlement};
+use queen::{
+    Client, ConsumeOptions, Delivery, ErrorCode, Item, Outcome, PopOptions, PushOptions,
+    RollbackReason, Settlement,
+};
 
 const LONG: Duration = Duration::from_secs(120);
 const PRODUCERS: usize = 4;
@@ -19,7 +23,7 @@ fn main() -> ExitCode {
     let brokers = env::var("QUEEN_TEST_BROKERS").unwrap_or_default();
     let trials = match brokers.split(',').any(|broker| broker == "official") {
         true => vec![Trial::test(
-            "h2_no_call_fails_while_brokers_are_killed",
+            "h2_c34_no_call_fails_while_brokers_are_killed",
             no_call_fails_while_brokers_are_killed,
         )],
         false => Vec::new(),
@@ -93,6 +97,8 @@ fn no_call_fails_while_brokers_are_killed() -> Result<(), Failed> {
 
     let handled = Handled::default();
     let consumer = consume(&client, &queue, handled.clone());
+    let forwarder = Forwarder::default();
+    let forwarding = forwarder.start(&client, &queue);
     let stop = AtomicBool::new(false);
     let renewals = AtomicUsize::new(0);
     let pushed = std::thread::scope(|scope| {
@@ -103,6 +109,7 @@ fn no_call_fails_while_brokers_are_killed() -> Result<(), Failed> {
             })
             .collect();
         let renewer = scope.spawn(|| renew(&client, &queue, &stop, &renewals));
+        let feeder = scope.spawn(|| feed(&client, &queue, &stop));
         for round in 0..kills {
             std::thread::sleep(Duration::from_millis(1500));
             let broker = &mut brokers[round % 3];
@@ -115,6 +122,9 @@ fn no_call_fails_while_brokers_are_killed() -> Result<(), Failed> {
         std::thread::sleep(Duration::from_millis(1500));
         stop.store(true, Ordering::SeqCst);
         renewer.join().unwrap();
+        forwarder
+            .fed
+            .store(feeder.join().unwrap(), Ordering::SeqCst);
         let pushed: Vec<_> = producers
             .into_iter()
             .map(|producer| producer.join().unwrap())
@@ -150,8 +160,14 @@ fn no_call_fails_while_brokers_are_killed() -> Result<(), Failed> {
         assert_eq!(numbers, &wanted, "{partition}");
     }
     consumer.stop(LONG).wait(LONG)?;
+    let forwarded = arrived_once(&client, &queue, forwarder.fed.load(Ordering::SeqCst));
+    forwarding.stop(LONG).wait(LONG)?;
+    assert!(forwarded > kills, "{forwarded} messages were forwarded");
     client.close(LONG).wait(LONG)?;
-    println!("{kills} kills, {pushed:?} pushes");
+    let unknown = forwarder.unknown.load(Ordering::SeqCst);
+    println!(
+        "{kills} kills, {pushed:?} pushes, {forwarded} forwarded, {unknown} commits of unknown outcome"
+    );
     Ok(())
 }
 
@@ -222,4 +238,107 @@ fn renew(client: &Client, queue: &str, stop: &AtomicBool, renewals: &AtomicUsize
         std::thread::sleep(Duration::from_millis(50));
     }
     delivery.ack().wait(LONG).expect("an ack failed");
+}
+
+/// Pushes what is to be forwarded; tells how many.
+fn feed(client: &Client, queue: &str, stop: &AtomicBool) -> usize {
+    let input = client.queue(format!("{queue}-in"));
+    let mut count = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let place = input.clone().partition(format!("p{}", count % 3));
+        let item = Item::json(&count).unwrap();
+        place.push(&[item]).wait(LONG).expect("a push failed");
+        count += 1;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    count
+}
+
+/// Forwards messages in transactions: acked and pushed on, or neither.
+#[derive(Clone, Default)]
+struct Forwarder {
+    fed: Arc<AtomicUsize>,
+    unknown: Arc<AtomicUsize>,
+}
+
+impl Forwarder {
+    fn start(&self, client: &Client, queue: &str) -> queen::Consumer {
+        let options = ConsumeOptions {
+            concurrency: 3,
+            batch: 50,
+            lease_seconds: 3,
+            poll_timeout_millis: 2_000,
+            ..ConsumeOptions::default()
+        };
+        let (this, inside, output) = (self.clone(), client.clone(), format!("{queue}-out"));
+        client
+            .queue(format!("{queue}-in"))
+            .consume_with(options, move |delivery| {
+                this.forward(&inside, &output, &delivery)
+            })
+            .unwrap()
+    }
+
+    fn forward(&self, client: &Client, output: &str, delivery: &Delivery) -> Settlement {
+        let mut transaction = client.transaction();
+        transaction.ack(delivery);
+        let mut ids = Vec::new();
+        for message in delivery.messages() {
+            let number: usize = message.json().unwrap();
+            let id = format!("out-{number}");
+            let item = Item::json(&number).unwrap().transaction_id(id.clone());
+            transaction.push(output, None, &[item]);
+            ids.push(id);
+        }
+        let Err(error) = transaction.commit().wait(LONG) else {
+            return Settlement::Ack;
+        };
+        match error.outcome() {
+            Outcome::Unknown => {
+                assert_eq!(error.transaction_ids(), ids);
+                assert!(delivery.is_lost(), "nobody else may settle it now");
+                self.unknown.fetch_add(1, Ordering::SeqCst);
+            }
+            // A lease that could not be renewed in time.
+            Outcome::Refused => {
+                assert_eq!(
+                    RollbackReason::of(&error),
+                    Some(RollbackReason::AckRejected)
+                )
+            }
+            Outcome::NotApplied => assert_eq!(error.code(), ErrorCode::LeaseLost, "{error}"),
+        }
+        Settlement::Nack
+    }
+}
+
+/// Waits until every number has arrived, and sees that each is one message.
+fn arrived_once(client: &Client, queue: &str, count: usize) -> usize {
+    let output = client.queue(format!("{queue}-out")).group("check");
+    let options = PopOptions {
+        subscription_mode: Some("all".into()),
+        batch: 500,
+        poll_timeout_millis: 2_000,
+        ..PopOptions::default()
+    };
+    let mut arrived: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
+    let began = Instant::now();
+    while arrived.len() < count {
+        assert!(
+            began.elapsed() < LONG,
+            "{} of {count} arrived",
+            arrived.len()
+        );
+        let Some(delivery) = output.pop_with(&options).wait(LONG).unwrap().take() else {
+            continue;
+        };
+        for message in delivery.messages() {
+            let ids = arrived.entry(message.json().unwrap()).or_default();
+            ids.insert(message.id.clone());
+        }
+        delivery.ack().wait(LONG).unwrap();
+    }
+    let twice: Vec<_> = arrived.iter().filter(|(_, ids)| ids.len() > 1).collect();
+    assert!(twice.is_empty(), "stored more than once: {twice:?}");
+    arrived.len()
 }

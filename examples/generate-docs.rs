@@ -91,7 +91,9 @@ fn configuration() -> String {
          ## Several brokers\n\n\
          A broker that breaks off or answers 5xx is unhealthy: the others are preferred. After `healthRetryAfterMillis` the next\n\
          request of the client, which goes elsewhere, lets one `GET /health` leave; its answer decides. Without a healthy broker\n\
-         all are tried, the one that failed longest ago first. `client.backends` shows the state; `docs/CALLBACKS.md` says how to\n\
+         all are tried, the one that failed longest ago first. With affinity, pops of the same queue, partition and group go to one\n\
+         broker, and so do the verdicts on what they brought, because the others would hear late that a partition is free again.\n\
+         `client.backends` shows the state; `docs/CALLBACKS.md` says how to\n\
          hear of changes.\n\n\
          ## Who the client is\n\n\
          A bearer token is given as `bearerToken`, set with `queen_client_set_token`, or asked for (`docs/CALLBACKS.md`). `https://`\n\

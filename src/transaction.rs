@@ -327,7 +327,10 @@ impl Commit {
     async fn send(mut self, deadline: tokio::time::Instant) -> Result<Committed> {
         let core = self.hub.core.clone();
         // Not repeated once it may have been applied: a second time its ids would be duplicates.
-        let request = Request::post(transaction::PATH, self.draft.body(), deadline);
+        let mut request = Request::post(transaction::PATH, self.draft.body(), deadline);
+        if let Some(taken) = self.taken.first() {
+            request = request.near(taken.near());
+        }
         self.taken.iter_mut().for_each(Taken::sent);
         let answer = core.send(&request).await;
         let result = answer.and_then(|answer| {

@@ -38,6 +38,9 @@ pub(crate) struct Claim {
     /// Without one the broker itself has acked at delivery: there is nothing to settle, and the claim only lasts while
     /// somebody has its messages in hand.
     lease: Option<Arc<Lease>>,
+    /// The affinity key of the pop: verdicts go to the same broker, because others of a cluster hear late that a
+    /// partition is free again.
+    pub(super) near: Arc<str>,
     /// Whether the broker takes `retry` as "not charged"; where it does not, the lease is left to end.
     gives_back: bool,
     pub(super) state: Mutex<State>,
@@ -101,6 +104,7 @@ impl Claim {
         hub: &Arc<Hub>,
         messages: Vec<Message>,
         lease: Option<Arc<Lease>>,
+        near: Arc<str>,
         gives_back: bool,
         on_lost: OnLost,
     ) -> Arc<Claim> {
@@ -109,6 +113,7 @@ impl Claim {
             hub: hub.clone(),
             messages,
             lease,
+            near,
             gives_back,
             state: Mutex::new(State {
                 slots,
@@ -443,6 +448,7 @@ impl Claim {
         loop {
             let request = Request::post(ack::PATH, body.clone(), deadline)
                 .repeat(Repeat::Safe)
+                .near(&self.near)
                 .once();
             let answer = match self.hub.core.send(&request).await {
                 Ok(answer) => answer

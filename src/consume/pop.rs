@@ -234,10 +234,11 @@ impl Hub {
         renew: Option<Renew>,
         on_lost: OnLost,
     ) -> Result<Vec<Delivery>> {
+        let near: Arc<str> = query.affinity_key().into();
         let request = Request::get(query.path()?, deadline)
             .repeat(Repeat::IfNotSent)
             .waiting(query.wait_millis.is_some())
-            .near(query.affinity_key());
+            .near(&near);
         let _place = match query.wait_millis {
             Some(_) => tokio::time::timeout_at(deadline, self.core.transport.parking_place())
                 .await
@@ -277,7 +278,14 @@ impl Hub {
                     }
                 }
             });
-            let claim = Claim::new(self, messages, lease, answer.takes_retry, on_lost.clone());
+            let claim = Claim::new(
+                self,
+                messages,
+                lease,
+                near.clone(),
+                answer.takes_retry,
+                on_lost.clone(),
+            );
             deliveries.push(Delivery::new(claim));
         }
         if let Some(renew) = renew {

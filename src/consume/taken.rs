@@ -44,6 +44,11 @@ impl Taken {
         }
     }
 
+    /// The affinity key under which the broker of its pop is found.
+    pub(crate) fn near(&self) -> &str {
+        &self.claim.near
+    }
+
     pub(crate) fn is_of(&self, claim: &Arc<Claim>) -> bool {
         Arc::ptr_eq(&self.claim, claim)
     }

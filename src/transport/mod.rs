@@ -125,9 +125,9 @@ impl Request {
     }
 
     /// The same request, for the backend that the key belongs to.
-    pub(crate) fn near(self, key: String) -> Request {
+    pub(crate) fn near(self, key: &str) -> Request {
         Request {
-            affinity: Some(key),
+            affinity: Some(key.to_owned()),
             ..self
         }
     }

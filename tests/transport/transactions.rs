@@ -263,3 +263,21 @@ fn a_commit_that_waits_for_its_turn_can_be_cancelled() {
     // It lets go a moment later.
     until("the message is unsettled", || is_unsettled(&delivery));
 }
+
+/// Brokers of a cluster hear late that another one has freed a partition.
+#[test]
+fn l1_v13_verdicts_and_transactions_go_to_the_broker_of_their_pop() {
+    let servers: Vec<_> = (0..3).map(|_| broker(|_| json(200, COMMITTED))).collect();
+    let urls: Vec<_> = servers.iter().map(|server| &*server.url).collect();
+    let client = client(&urls, "");
+    for _ in 0..6 {
+        let delivery = popped(&client);
+        forward(&client, &delivery).commit().wait(LONG).unwrap();
+        delivery.ack().wait(LONG).unwrap();
+    }
+    for path in ["/pop", "/transaction", "/ack"] {
+        let mut counts: Vec<_> = servers.iter().map(|server| server.count_of(path)).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [0, 0, 6], "{path}");
+    }
+}

@@ -71,10 +71,10 @@ pub fn all(size: Size) -> Vec<Work> {
         },
     };
     vec![
-        work(Case::PushSingle, 64, 1, 15_000, 4_000, 500),
-        work(Case::PushSingle, 64, 16, 10_000, 3_000, 500),
-        work(Case::PushBatch100, 8, 16, 100_000, 20_000, 2_000),
-        work(Case::PopAck100, 4, 16, 50_000, 10_000, 2_000),
+        work(Case::PushSingle, 64, 1, 40_000, 15_000, 500),
+        work(Case::PushSingle, 64, 16, 20_000, 8_000, 500),
+        work(Case::PushBatch100, 8, 16, 200_000, 50_000, 2_000),
+        work(Case::PopAck100, 4, 16, 100_000, 20_000, 2_000),
         work(Case::Consume, 16, 1000, 20_000, 5_000, 2_000),
     ]
 }

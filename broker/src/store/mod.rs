@@ -111,7 +111,7 @@ impl Db {
             self.sql.pragma_update(None, "wal_autocheckpoint", 2000)?;
         }
         // In KiB. Messages are written once and read by others; what is read again are a few tables and indexes.
-        self.sql.pragma_update(None, "cache_size", -8_000)?;
+        self.sql.pragma_update(None, "cache_size", -4_000)?;
         self.sql
             .pragma_update(None, "synchronous", level(self.durability, true))
     }

@@ -55,32 +55,13 @@ pub fn check(path: &Path, mut report: impl FnMut(&str)) -> std::result::Result<C
         checked: Checked::default(),
     };
     let db = Db::at_rest(path)?;
-    match db.identity() {
-        Ok((APPLICATION_ID, VERSION)) => {}
-        Ok((APPLICATION_ID, version)) if (1..VERSION).contains(&version) => {
-            return Err(refuse(format!(
-                "its layout has version {version} and this program checks version {VERSION}; \
-                 start queen-broker serve on it once, which brings it up to date"
-            )));
-        }
-        Ok((APPLICATION_ID, version)) => {
-            return Err(refuse(format!(
-                "its layout has version {version} and this program knows the versions up to {VERSION}; \
-                 check it with the program that wrote it"
-            )));
-        }
-        Ok((application, _)) => {
-            return Err(refuse(format!(
-                "it is a database of another program (application id {application})"
-            )));
-        }
-        Err(error) if !Db::is_damage(&error) => return Err(cannot(path, &error)),
+    match must_be_current(&db) {
         // Too broken for SQLite; the header still tells whose it is.
-        Err(error) if is_ours(path) => {
+        Err(Strange::Damaged(error)) if is_ours(path) => {
             check.fault(format!("database: {error}"));
             return Ok(check.checked);
         }
-        Err(_) => return Err(refuse("it is not a Queen store".into())),
+        result => result.map_err(|strange| strange.at(path))?,
     }
     if let Some(reason) = store::broken_log(path) {
         check.fault(format!("log: {reason}"));
@@ -92,7 +73,49 @@ pub fn check(path: &Path, mut report: impl FnMut(&str)) -> std::result::Result<C
     Ok(check.checked)
 }
 
-fn cannot(path: &Path, error: &rusqlite::Error) -> OpenError {
+/// Why the layout of a store is not the present one.
+pub(crate) enum Strange {
+    Other(String),
+    Damaged(rusqlite::Error),
+    Failed(rusqlite::Error),
+}
+
+impl Strange {
+    pub(crate) fn at(self, path: &Path) -> OpenError {
+        let reason = match self {
+            Strange::Other(reason) => reason,
+            Strange::Damaged(_) => "it is not a Queen store".into(),
+            Strange::Failed(error) => return cannot(path, &error),
+        };
+        OpenError::Schema {
+            path: path.to_path_buf(),
+            reason,
+        }
+    }
+}
+
+/// Refuses what is no store of the layout that this program writes.
+pub(crate) fn must_be_current(db: &Db) -> std::result::Result<(), Strange> {
+    let other = match db.identity() {
+        Ok((APPLICATION_ID, VERSION)) => return Ok(()),
+        Ok((APPLICATION_ID, version)) if (1..VERSION).contains(&version) => format!(
+            "its layout has version {version} and this program reads version {VERSION}; \
+             start queen-broker serve on it once, which brings it up to date"
+        ),
+        Ok((APPLICATION_ID, version)) => format!(
+            "its layout has version {version} and this program knows the versions up to {VERSION}; \
+             look at it with the program that wrote it"
+        ),
+        Ok((application, _)) => {
+            format!("it is a database of another program (application id {application})")
+        }
+        Err(error) if Db::is_damage(&error) => return Err(Strange::Damaged(error)),
+        Err(error) => return Err(Strange::Failed(error)),
+    };
+    Err(Strange::Other(other))
+}
+
+pub(crate) fn cannot(path: &Path, error: &rusqlite::Error) -> OpenError {
     OpenError::Store {
         path: path.display().to_string(),
         message: store::explain(error),

@@ -33,6 +33,7 @@ mod clock;
 mod engine;
 mod error;
 mod http;
+mod inspect;
 mod listen;
 mod lock;
 mod options;
@@ -59,6 +60,10 @@ use tower::ServiceExt;
 pub use check::{Checked, check};
 use engine::Engine;
 pub use error::OpenError;
+pub use inspect::{
+    GroupPartition, InspectError, InspectedGroup, InspectedPartition, InspectedQueue, Inspection,
+    Messages, inspect, inspect_server,
+};
 pub use listen::{Address, Bound, SocketFile, SocketMode};
 use lock::{Claim, StoreLock};
 pub use options::{DefaultSubscription, Durability, Options, Store};

@@ -110,6 +110,11 @@ impl StoreLock {
     }
 }
 
+/// The process that has a store open, if there is one and the system tells it.
+pub(crate) fn owner_of(store: &Path) -> Option<u32> {
+    owner(&File::open(lock_path(store)).ok()?)
+}
+
 fn locked(store: &Path, file: &File) -> OpenError {
     OpenError::Locked {
         path: store.to_path_buf(),

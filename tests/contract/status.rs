@@ -11,6 +11,7 @@ pub(crate) const TESTS: Tests = tests![
     x61_numbers_of_the_database,
     x62_maintenance_is_told_and_switched,
     x63_x64_health_and_metrics,
+    an_inspection,
 ];
 
 /// The entry of a list whose `key` is that.
@@ -191,5 +192,65 @@ fn x63_x64_health_and_metrics(broker: &TestBroker) -> Tested {
     assert!(told(client.system().metrics())["uptime"].is_number());
     let text = told(client.system().prometheus());
     assert!(text.as_str().unwrap().contains("# TYPE queen_"), "{text}");
+    close(client)
+}
+
+/// `queen-broker inspect`: of the file where the broker is embedded, else of the broker at its URL.
+fn an_inspection(broker: &TestBroker) -> Tested {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let url = match broker.name {
+        "embedded" => format!("embedded://{}", file.display()),
+        _ => broker.client_url.clone(),
+    };
+    let client = Client::new(&url).unwrap();
+    let name = format!("contract-{}", uuid::Uuid::now_v7());
+    for (part, count) in [("a", 3), ("b", 1)] {
+        let items = vec![Item::json("1").unwrap(); count];
+        let pushed = client.queue(&name).partition(part).push(&items);
+        pushed.wait(LONG).unwrap();
+    }
+    let options = PopOptions {
+        wait: false,
+        lease_seconds: Some(600),
+        batch: 2,
+        group: Some("g".into()),
+        subscription_mode: Some("all".into()),
+        ..PopOptions::default()
+    };
+    let queue = client.queue(&name).partition("a");
+    let delivery = queue.pop_with(&options).wait(LONG)?.take().unwrap();
+    let lease = delivery.source().lease_id.clone();
+    let look = |queue: &str| match broker.name {
+        "embedded" => {
+            // Its own process must not read the file beside it; a copy of it will do, while nobody works on it.
+            let copy = tempfile::tempdir().unwrap();
+            for name in ["store.db", "store.db-wal"] {
+                std::fs::copy(folder.path().join(name), copy.path().join(name)).unwrap();
+            }
+            queen_broker::inspect(&copy.path().join("store.db"), Some(queue))
+        }
+        _ => queen_broker::inspect_server(&broker.client_url, None, Some(queue)),
+    };
+    let seen = look(&name)?;
+    let [queue] = &seen.queues[..] else {
+        panic!("{seen}")
+    };
+    assert_eq!(queue.name, name);
+    let numbers = |m: &queen_broker::Messages| (m.total, m.waiting, m.leased, m.dead_letters);
+    let parts: Vec<_> = queue
+        .partitions
+        .iter()
+        .map(|p| (p.name.as_str(), numbers(&p.messages)))
+        .collect();
+    assert_eq!(parts, [("a", (3, 3, 2, 0)), ("b", (1, 1, 0, 0))]);
+    assert_eq!(numbers(&queue.messages), (4, 4, 2, 0));
+    let group = queue.groups.iter().find(|group| group.name == "g").unwrap();
+    let stands = |part: &str| group.partitions.iter().find(|found| found.name == part);
+    let a = stands("a").unwrap();
+    assert_eq!((a.lag, a.lease_id.as_deref()), (3, Some(lease.as_str())));
+    let error = look("contract-none").unwrap_err();
+    assert_eq!(error.to_string(), "there is no queue \"contract-none\"");
+    delivery.ack().wait(LONG)?;
     close(client)
 }

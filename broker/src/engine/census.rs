@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::model::{Group, PartId, Queue};
+use super::model::{Group, Model, PartId, Queue};
 use super::queue_options::QueueOptions;
 use super::writer::Writer;
 use crate::store::NONE;
@@ -140,10 +140,10 @@ impl Writer {
     fn count(&self, queue: &Queue) -> QueueCount {
         let mut tasks = Tasks::default();
         let mut leases = 0;
-        let groups = self.groups_on(queue, None);
+        let groups = self.model.groups_on(queue, None);
         let mut lags = vec![0; groups.len()];
         for part in queue.parts.values() {
-            if let Some((part, live)) = self.look(&groups, *part, &mut lags) {
+            if let Some((part, live)) = self.model.look(&groups, *part, &mut lags, self.round.now) {
                 tasks += part.tasks;
                 leases += live;
             }
@@ -167,7 +167,14 @@ impl Writer {
 
     /// One queue as a group sees it, or as the slowest of all does; nothing for an unknown queue.
     pub(super) fn detail(&self, name: &str, group: Option<&str>) -> Option<QueueDetail> {
-        let queue = self.model.queues.get(&self.model.queue_id(name)?)?;
+        self.model.detail(name, group, self.round.now)
+    }
+}
+
+impl Model {
+    /// One queue at a moment, as a group sees it or as the slowest of all does; nothing for an unknown queue.
+    pub(crate) fn detail(&self, name: &str, group: Option<&str>, now: i64) -> Option<QueueDetail> {
+        let queue = self.queues.get(&self.queue_id(name)?)?;
         let mut ids: Vec<PartId> = queue.parts.values().copied().collect();
         ids.sort_unstable();
         let parts = ids.into_iter();
@@ -180,7 +187,7 @@ impl Writer {
             created: queue.created,
             options: queue.options.clone(),
             parts: parts
-                .filter_map(|part| Some(self.look(&groups, part, &mut [])?.0))
+                .filter_map(|part| Some(self.look(&groups, part, &mut [], now)?.0))
                 .collect(),
         })
     }
@@ -190,15 +197,21 @@ impl Writer {
         let wanted = |name: &str| only.is_none_or(|only| only == name);
         let groups = queue.groups.iter().filter(|(name, _)| wanted(name));
         groups
-            .filter_map(|(_, id)| self.model.groups.get(id))
+            .filter_map(|(_, id)| self.groups.get(id))
             .filter(|group| !group.cursors.is_empty())
             .collect()
     }
 
     /// One partition as the slowest of some groups sees it, and how many of them hold a lease on it. Adds to `lags`, in
     /// the order of the groups, what each has not finished.
-    fn look(&self, groups: &[&Group], id: PartId, lags: &mut [i64]) -> Option<(PartDetail, usize)> {
-        let part = self.model.parts.get(&id)?;
+    fn look(
+        &self,
+        groups: &[&Group],
+        id: PartId,
+        lags: &mut [i64],
+        now: i64,
+    ) -> Option<(PartDetail, usize)> {
+        let part = self.parts.get(&id)?;
         let (mut open, mut out, mut leases, mut consumed) = (None::<i64>, 0, 0, 0);
         for (n, group) in groups.iter().enumerate() {
             let Some(cursor) = group.cursors.get(&id) else {
@@ -210,7 +223,7 @@ impl Writer {
                 *lag += part.next - next;
             }
             open = Some(open.map_or(next, |open| open.min(next)));
-            if let Some(lease) = cursor.lease.filter(|lease| lease.expires > self.round.now) {
+            if let Some(lease) = cursor.lease.filter(|lease| lease.expires > now) {
                 out = out.max(lease.batch_end - cursor.committed);
                 leases += 1;
             }

@@ -42,6 +42,7 @@ use crate::error::OpenError;
 use crate::options::{Durability, Store};
 use crate::store::Db;
 use crate::work::Meter;
+pub(crate) use model::Model;
 pub(crate) use queue_options::QueueOptions;
 pub(crate) use reader::quote;
 pub(crate) use subscription::{FinderKey, Mode, Subscription};

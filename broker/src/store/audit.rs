@@ -63,6 +63,15 @@ impl Db {
         })
     }
 
+    /// Opens a store that another process may be working on. Nothing is written: SQLite sees to it that neither disturbs
+    /// the other.
+    pub(crate) fn at_work(path: &Path) -> std::result::Result<Db, OpenError> {
+        Db::look(path, false).map_err(|e| OpenError::Store {
+            path: path.display().to_string(),
+            message: explain(&e),
+        })
+    }
+
     fn look(path: &Path, immutable: bool) -> Result<Db> {
         let mut uri = String::from("file:");
         for byte in path.as_os_str().as_bytes() {

@@ -12,6 +12,7 @@
 )]
 
 mod check;
+mod inspect;
 mod serve;
 mod settings;
 
@@ -31,11 +32,13 @@ struct Command {
 enum Action {
     Serve(serve::Serve),
     Check(check::Check),
+    Inspect(inspect::Inspect),
 }
 
 fn main() -> ExitCode {
     match Command::parse().action {
         Action::Serve(serve) => serve.run(),
         Action::Check(check) => check.run(),
+        Action::Inspect(inspect) => inspect.run(),
     }
 }

@@ -198,12 +198,16 @@ impl Hub {
 
 impl Core {
     /// Reads the answer to acks, and counts the verdicts.
-    pub(super) fn read_acks(&self, acks: &[Ack], body: &[u8]) -> Result<Vec<AckResult>> {
+    fn read_acks(&self, acks: &[Ack], body: &[u8]) -> Result<Vec<AckResult>> {
         let results = ack::parse(acks, body)?;
-        for (ack, result) in acks.iter().zip(&results) {
+        self.count_acks(acks, &results);
+        Ok(results)
+    }
+
+    pub(super) fn count_acks(&self, acks: &[Ack], results: &[AckResult]) {
+        for (ack, result) in acks.iter().zip(results) {
             self.stats.verdicts.note(ack.status, result.success);
         }
-        Ok(results)
     }
 }
 

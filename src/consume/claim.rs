@@ -6,7 +6,6 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -17,12 +16,10 @@ use super::taken::Hold;
 use crate::core::Core;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, ErrorCode, Outcome, Result};
-use crate::log::Level;
 use crate::pending::Pending;
-use crate::protocol::ack::{self, Ack, AckResult, Status};
+use crate::protocol::ack::{Ack, AckResult, Status};
 use crate::protocol::pop::{Message, Source};
 use crate::runtime::lock;
-use crate::transport::{self, Repeat, Request};
 
 /// A verdict on one message of a claim.
 #[derive(Clone, Debug)]
@@ -438,40 +435,6 @@ impl Claim {
             }
         }
         acks
-    }
-
-    /// Sends acks until they are answered: an ack repeated is harmless, the broker answers it as done.
-    async fn request(&self, acks: &[Ack]) -> Result<Vec<AckResult>> {
-        let body = ack::body(acks, &self.source().consumer_group)?;
-        let deadline = transport::after(self.hub.core.config.timeout_millis);
-        let mut backoff = Duration::from_millis(50);
-        loop {
-            let request = Request::post(ack::PATH, body.clone(), deadline)
-                .repeat(Repeat::Safe)
-                .near(&self.near)
-                .once();
-            let answer = match self.hub.core.send(&request).await {
-                Ok(answer) => answer
-                    .success()
-                    .and_then(|body| self.hub.core.read_acks(acks, &body)),
-                Err(error) => Err(error),
-            };
-            match answer {
-                Err(error)
-                    if error.is_retriable() && tokio::time::Instant::now() + backoff < deadline =>
-                {
-                    self.hub.core.logger.log(
-                        Level::Warn,
-                        "consumer.settle",
-                        "acks are sent again",
-                        &[("error", error.to_string().into())],
-                    );
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(Duration::from_secs(2));
-                }
-                answer => return answer,
-            }
-        }
     }
 
     /// Takes in the answer for the verdicts from `next` on; `true` when it means that the lease is lost.

@@ -12,6 +12,7 @@ mod options;
 mod pop;
 mod quota;
 mod renew;
+mod sending;
 mod settle;
 mod taken;
 mod worker;

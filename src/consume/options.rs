@@ -45,7 +45,7 @@ pub struct ConsumeOptions {
     pub wait: bool,
     /// How long a poll waits. Default 30 000.
     pub poll_timeout_millis: u64,
-    /// Whether [`Settlement::Ack`] acks what has no verdict yet. If not, messages are settled by hand, and the library
+    /// Whether [`Settlement::Ack`](crate::Settlement::Ack) acks what has no verdict yet. If not, messages are settled by hand, and the library
     /// keeps the lease until then. Default true.
     pub auto_ack: bool,
     /// Whether the broker counts messages as done when it hands them out: at most once, without lease and verdict. What

@@ -93,6 +93,15 @@ pub struct AckResult {
 impl AckResult {
     /// A message that comes again because one before it was given up.
     pub(crate) fn comes_again(transaction_id: String) -> AckResult {
+        AckResult::noop(transaction_id)
+    }
+
+    /// A message that an earlier attempt has finished.
+    pub(crate) fn done_before(transaction_id: String) -> AckResult {
+        AckResult::noop(transaction_id)
+    }
+
+    fn noop(transaction_id: String) -> AckResult {
         AckResult {
             index: 0,
             transaction_id,

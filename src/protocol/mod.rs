@@ -5,6 +5,7 @@ pub(crate) mod ack;
 pub(crate) mod fuzz;
 pub(crate) mod kept;
 pub(crate) mod lease;
+pub(crate) mod message;
 pub(crate) mod pop;
 pub(crate) mod push;
 pub(crate) mod queue;

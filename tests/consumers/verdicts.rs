@@ -108,3 +108,45 @@ fn acks_carry_the_lease_of_their_delivery_and_its_group() {
         ]
     );
 }
+
+/// The first attempt may have ended the lease, so that the second one is refused: the broker is asked what became of it.
+#[test]
+fn c18_c58_an_ack_whose_answer_was_lost_counts_if_it_was_applied() {
+    for (consumed, cut) in [(true, true), (false, true), (true, false)] {
+        let attempts = AtomicUsize::new(0);
+        let lease = |seen: &Seen| verdicts_with(seen, |_| json!("invalid or expired lease"));
+        let server = Script::start(move |seen| match &*seen.line {
+            line if line.contains("/pop") => script::json(200, &messages(&[("p", 2)]).to_string()),
+            line if line.contains("/messages/uuid-p/p-1") => {
+                let groups =
+                    json!([{ "name": "readers", "group": "readers", "consumed": consumed }]);
+                script::json(200, &json!({ "consumerGroups": groups }).to_string())
+            }
+            _ if cut && attempts.fetch_add(1, Ordering::SeqCst) == 0 => Reply::Reset,
+            _ => lease(seen),
+        });
+        let client = client(&server.url, "");
+        let pop = PopOptions {
+            batch: 2,
+            ..PopOptions::default()
+        };
+        let queue = client.queue("q").group("readers");
+        let delivery = queue.pop_with(&pop).wait(LONG).unwrap().take().unwrap();
+        let acked = delivery.ack().wait(LONG);
+        // Without a lost answer there is no doubt, and nothing to ask for.
+        assert_eq!(requests(&server, "/messages/").len(), usize::from(cut));
+        match acked {
+            Ok(results) => {
+                assert!(consumed && cut);
+                assert!(results.iter().all(|one| one.success && one.noop));
+                assert!(!delivery.is_lost());
+                assert_eq!(client.stats().messages.acked, 2);
+            }
+            Err(error) => {
+                assert!(!(consumed && cut), "{error}");
+                assert_eq!(error.code(), ErrorCode::LeaseLost);
+                assert_eq!(client.stats().messages.refused_verdicts, 2);
+            }
+        }
+    }
+}

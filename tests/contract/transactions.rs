@@ -359,8 +359,8 @@ fn a_rollback_lets_the_handler_decide(broker: &TestBroker) -> Tested {
                 committing.wait(LONG).unwrap_err();
                 Settlement::Nack
             }
-            // The handler does not wait, so nobody holds the message when the rollback comes: it is given back.
-            1 => Settlement::Ack,
+            // The handler does not wait and lets go, so nobody holds the message after the rollback: it is given back.
+            1 => Settlement::Defer,
             // It was rolled back, and the handler settles it all the same.
             2 => {
                 committing.wait(LONG).unwrap_err();

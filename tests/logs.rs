@@ -163,6 +163,54 @@ fn lg3_the_page_names_what_the_source_logs() {
     assert!(found > 20, "the source is not what this test expects");
 }
 
+/// What the embedded broker warns of is told to every client that uses it, whenever it came.
+#[test]
+fn the_embedded_broker_warns_by_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("embedded://{}/store.db", folder.path().display());
+    let warnings = |seen: &Arc<Mutex<Vec<Value>>>| -> Vec<String> {
+        let seen = seen.lock().unwrap();
+        let warned = seen
+            .iter()
+            .filter(|record| name(record) == "broker.warning");
+        warned
+            .map(|record| {
+                assert_eq!(record["level"], "warn");
+                record["message"].as_str().unwrap().to_owned()
+            })
+            .collect()
+    };
+    let encrypted = |client: &Client, queue: &str| {
+        let options = serde_json::json!({"queue": queue, "options": {"encryptionEnabled": true}});
+        let made = client.call("queue.create", &options.to_string()).unwrap();
+        assert!(made.wait_for(LONG).unwrap());
+    };
+    for url in ["embedded:", "embedded:?shared=warnings", &url] {
+        let first = Client::new(url).unwrap();
+        let heard = records(&first, Level::Warn);
+        encrypted(&first, "secrets");
+        encrypted(&first, "secrets");
+        let told = warnings(&heard);
+        assert_eq!(told.len(), 1, "{url}: {told:?}");
+        assert!(told[0].contains("\"secrets\" has encryptionEnabled"));
+        if url != "embedded:" {
+            let second = Client::new(url).unwrap();
+            let late = records(&second, Level::Warn);
+            encrypted(&second, "more");
+            assert_eq!(warnings(&late).len(), 2, "{url}");
+            assert_eq!(warnings(&heard), warnings(&late), "{url}");
+            second.close(LONG).wait(LONG).unwrap();
+        }
+        first.close(LONG).wait(LONG).unwrap();
+    }
+    // A store that is opened again still has its queues.
+    let client = Client::new(&url).unwrap();
+    let heard = records(&client, Level::Warn);
+    client.call("health", "{}").unwrap().wait_for(LONG).unwrap();
+    assert_eq!(warnings(&heard).len(), 2);
+    client.close(LONG).wait(LONG).unwrap();
+}
+
 #[test]
 fn lg4_c16_neither_payloads_nor_tokens_are_logged() {
     // Every kind of answer, one after another.

@@ -5,18 +5,20 @@ use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use queen_broker::{Broker, OpenError, Options, Store};
+use queen_broker::{Broker, OpenError, Options, Store, Warning};
 
 use super::{Answer, Request};
 use crate::config::{Durability, Embedded, Place};
 use crate::error::{Error, ErrorCode, Outcome, Result};
+use crate::log::{Level, Logger};
 use crate::runtime::lock;
 use crate::sys::{self, PerGeneration};
 
 pub(crate) struct EmbeddedTransport {
     embedded: Embedded,
+    logger: Arc<Logger>,
     /// Set once the store is open; read without a lock by every request.
     broker: OnceLock<Broker>,
     state: tokio::sync::Mutex<State>,
@@ -33,12 +35,13 @@ enum State {
 }
 
 impl EmbeddedTransport {
-    pub(crate) fn new(embedded: Embedded) -> EmbeddedTransport {
+    pub(crate) fn new(embedded: Embedded, logger: &Arc<Logger>) -> EmbeddedTransport {
         // What is in memory lives from the first client that names it to the last, whether they call or not.
         let reserved = matches!(embedded.place, Place::Shared(_))
             .then(|| STORES.get(Stores::default).reserve(&embedded));
         EmbeddedTransport {
             embedded,
+            logger: logger.clone(),
             broker: OnceLock::new(),
             state: tokio::sync::Mutex::new(State::Unopened),
             reserved: std::sync::Mutex::new(reserved),
@@ -82,8 +85,10 @@ impl EmbeddedTransport {
                             format!("opening the store failed: {error}"),
                         )
                     })??;
-            let _ = self.broker.set(opened.0);
-            *state = State::Open { _store: opened.1 };
+            let (broker, warnings, store) = opened;
+            warnings.hear(&self.logger);
+            let _ = self.broker.set(broker);
+            *state = State::Open { _store: store };
         }
         match (&*state, self.broker.get()) {
             (State::Open { .. }, Some(broker)) => Ok(broker),
@@ -115,6 +120,35 @@ struct OpenStore {
     users: usize,
     /// The broker that was started by hand and has the file for itself.
     owner: Option<String>,
+    warnings: Arc<Warnings>,
+}
+
+/// What a broker has warned of, for the logs of the clients that use it now and of those that come later.
+#[derive(Default)]
+struct Warnings(Mutex<(Vec<Warning>, Vec<Weak<Logger>>)>);
+
+impl Warnings {
+    fn add(&self, warning: &Warning) {
+        let mut told = lock(&self.0);
+        told.0.push(warning.clone());
+        told.1.retain(|logger| logger.strong_count() > 0);
+        let loggers: Vec<_> = told.1.iter().filter_map(Weak::upgrade).collect();
+        // A log may do as it likes, so nothing is locked while it is told.
+        drop(told);
+        loggers.iter().for_each(|logger| tell(logger, warning));
+    }
+
+    fn hear(&self, logger: &Arc<Logger>) {
+        let mut told = lock(&self.0);
+        told.1.push(Arc::downgrade(logger));
+        let before = told.0.clone();
+        drop(told);
+        before.iter().for_each(|warning| tell(logger, warning));
+    }
+}
+
+fn tell(logger: &Logger, warning: &Warning) {
+    logger.log(Level::Warn, "broker.warning", &warning.to_string(), &[]);
 }
 
 /// One client's use of a store. Dropping the last one closes the store, which blocks.
@@ -133,17 +167,19 @@ impl Stores {
             durability: embedded.durability,
             users: 0,
             owner: None,
+            warnings: Arc::default(),
         });
         store.users += 1;
         StoreUse::Listed(embedded.place.clone())
     }
 
     /// Opens a store or joins those who have it open. Blocks.
-    fn open(&self, embedded: &Embedded) -> Result<(Broker, StoreUse)> {
+    fn open(&self, embedded: &Embedded) -> Result<(Broker, Arc<Warnings>, StoreUse)> {
         let key = match &embedded.place {
             Place::Private => {
-                let broker = open(Store::Memory, embedded.durability)?;
-                return Ok((broker.clone(), StoreUse::Private(broker)));
+                let warnings = Arc::default();
+                let broker = open(Store::Memory, embedded.durability, &warnings)?;
+                return Ok((broker.clone(), warnings, StoreUse::Private(broker)));
             }
             Place::Shared(name) => Place::Shared(name.clone()),
             Place::File(path) => Place::File(canonical(path)?),
@@ -162,28 +198,31 @@ impl Stores {
                 ),
             ));
         }
+        let warnings = found.map_or_else(Arc::default, |store| store.warnings.clone());
         let broker = match found.and_then(|store| store.broker.clone()) {
             Some(broker) => broker,
-            None => open_listed(&key, embedded.durability)?,
+            None => open_listed(&key, embedded.durability, &warnings)?,
         };
         let store = stores.entry(key.clone()).or_insert(OpenStore {
             broker: None,
             durability: embedded.durability,
             users: 0,
             owner: None,
+            warnings: Arc::default(),
         });
         store.broker = Some(broker.clone());
+        store.warnings = warnings.clone();
         store.users += 1;
-        Ok((broker, StoreUse::Listed(key)))
+        Ok((broker, warnings, StoreUse::Listed(key)))
     }
 }
 
-fn open_listed(key: &Place, durability: Durability) -> Result<Broker> {
+fn open_listed(key: &Place, durability: Durability, warnings: &Arc<Warnings>) -> Result<Broker> {
     let Place::File(path) = key else {
-        return open(Store::Memory, durability);
+        return open(Store::Memory, durability, warnings);
     };
     refuse_parents_store(path)?;
-    let broker = open(Store::File(path.clone()), durability)?;
+    let broker = open(Store::File(path.clone()), durability, warnings)?;
     OPEN_FILES.note(path);
     Ok(broker)
 }
@@ -214,15 +253,17 @@ impl Drop for StoreUse {
     }
 }
 
-fn open(store: Store, durability: Durability) -> Result<Broker> {
+fn open(store: Store, durability: Durability, warnings: &Arc<Warnings>) -> Result<Broker> {
     let durability = match durability {
         Durability::Full => queen_broker::Durability::Full,
         Durability::Normal => queen_broker::Durability::Normal,
         Durability::Memory => queen_broker::Durability::Memory,
     };
+    let warnings = warnings.clone();
     open_broker(Options {
         store,
         durability,
+        on_warning: Some(Arc::new(move |warning| warnings.add(warning))),
         ..Options::default()
     })
 }
@@ -269,6 +310,7 @@ impl FileClaim {
                     durability: Durability::Full,
                     users: 1,
                     owner: Some(owner.to_owned()),
+                    warnings: Arc::default(),
                 });
                 OPEN_FILES.note(&path);
                 Ok(FileClaim { path })

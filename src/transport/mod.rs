@@ -241,7 +241,7 @@ impl Transport {
                 Endpoint::Http(url) => bases.push(Base::http(url, config.host_header.as_deref())?),
                 Endpoint::Started(name) => bases.push(Base::inside(name)),
                 Endpoint::Embedded(embedded) => {
-                    backend = Some(Backend::Embedded(EmbeddedTransport::new(embedded)))
+                    backend = Some(Backend::Embedded(EmbeddedTransport::new(embedded, logger)))
                 }
             }
         }

@@ -13,6 +13,8 @@ pub(crate) mod transaction;
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::error::{Error, ErrorCode, Outcome, Result};
@@ -125,6 +127,15 @@ pub(crate) fn bad_answer(route: &str, why: impl std::fmt::Display) -> Error {
     .with_outcome(Outcome::Unknown)
 }
 
+/// What an answer says of its own success.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Verdict {
+    success: Option<Value>,
+    error: Option<Value>,
+    message: Option<Value>,
+}
+
 /// A JSON document of the broker, passed through as it is; null where it answers without one. A refusal inside an answer
 /// of status 200 is an error.
 pub(crate) fn document(route: &str, body: &Bytes) -> Result<String> {
@@ -132,11 +143,19 @@ pub(crate) fn document(route: &str, body: &Bytes) -> Result<String> {
         return Ok("null".into());
     }
     let text = std::str::from_utf8(body).map_err(|error| bad_answer(route, error))?;
-    let value: Value = serde_json::from_str(text).map_err(|error| bad_answer(route, error))?;
-    let told = |key: &str| value.get(key).and_then(Value::as_str);
-    let failed = value.get("success").and_then(Value::as_bool) == Some(false);
-    let why =
-        told("error").or_else(|| failed.then(|| told("message").unwrap_or("no reason given")));
+    // A payload somewhere inside may be more than a reader of values takes: half a surrogate pair, a number beyond all
+    // floats, a thousand levels. So nothing but the verdict is read.
+    let told: Verdict = match text.trim_start().starts_with('{') {
+        true => serde_json::from_str(text).map_err(|error| bad_answer(route, error))?,
+        false => {
+            serde_json::from_str::<IgnoredAny>(text).map_err(|error| bad_answer(route, error))?;
+            Verdict::default()
+        }
+    };
+    let text_of = |value: &Option<Value>| Some(value.as_ref()?.as_str()?.to_owned());
+    let failed = told.success == Some(Value::Bool(false));
+    let reason = || text_of(&told.message).unwrap_or_else(|| "no reason given".into());
+    let why = text_of(&told.error).or_else(|| failed.then(reason));
     match why {
         None => Ok(text.to_owned()),
         Some(why) => Err(Error::new(
@@ -213,6 +232,20 @@ mod tests {
     }
 
     #[test]
+    fn a_document_may_hold_what_no_reader_of_values_takes() {
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        for payload in [r#""\ud800""#, "1e400", &deep] {
+            for text in [
+                format!(r#"{{"messages":[{{"data":{payload}}}],"total":1}}"#),
+                format!(r#"[{{"data":{payload}}}]"#),
+            ] {
+                let body = Bytes::from(text.clone());
+                assert_eq!(document("dlq.list", &body).unwrap(), text);
+            }
+        }
+    }
+
+    #[test]
     fn q23_an_error_inside_a_200_is_an_error() {
         let error = document("configure", &Bytes::from_static(br#"{"error":"nope"}"#)).unwrap_err();
         assert!(error.message().contains("nope"));
@@ -225,6 +258,7 @@ mod tests {
         );
         assert_eq!(refused("").unwrap(), "null");
         assert!(refused(r#"{"success":true,"error":null}"#).is_ok());
+        assert!(refused(r#"["error", false, "no"]"#).is_ok());
         assert!(document("configure", &Bytes::from_static(b"{]")).is_err());
     }
 }

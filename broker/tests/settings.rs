@@ -289,7 +289,89 @@ fn the_help_names_every_setting() {
         "{help}"
     );
     let (_, all, _) = output(&["--help"]);
-    assert!(all.contains("serve") && all.contains("check"), "{all}");
+    for (command, told) in [
+        ("serve", &["NOTIFY_SOCKET"][..]),
+        ("check", &["<FILE>", "The store"]),
+        (
+            "inspect",
+            &[
+                "<FILE|URL>",
+                "--json",
+                "--queue <NAME>",
+                "--token <SECRET>",
+                "--token-file <FILE>",
+            ],
+        ),
+    ] {
+        assert!(all.contains(command), "{all}");
+        let (code, help, _) = output(&[command, "--help"]);
+        assert_eq!(code, 0);
+        for told in told
+            .iter()
+            .chain(&["Exit status: 0 ", "Usage: queen-broker"])
+        {
+            assert!(help.contains(told), "{command}: {told}: {help}");
+        }
+        assert!(
+            help.lines().all(|line| line.chars().count() <= 100),
+            "{help}"
+        );
+    }
+    let (code, version, _) = output(&["--version"]);
+    let expected = concat!("queen-broker ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!((code, version.as_str()), (0, expected));
+    for wrong in [
+        &["serve", "--nonsense"][..],
+        &["check"],
+        &["inspect"],
+        &["sing"],
+    ] {
+        assert_eq!(output(wrong).0, 2, "{wrong:?}");
+    }
+}
+
+/// The files for systemd name settings that there are.
+#[test]
+fn the_service_and_its_settings_are_valid() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/systemd");
+    let file = examples.join("queen-broker.toml");
+    let unit = fs::read_to_string(examples.join("queen-broker.service")).unwrap();
+    // systemd puts the folder of credentials in the place of %d.
+    let folder = tempfile::tempdir().unwrap();
+    let credentials = folder.path().to_str().unwrap();
+    let variables: Vec<(String, String)> = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("Environment=")?.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.replace("%d", credentials)))
+        .collect();
+    assert!(
+        variables
+            .iter()
+            .any(|(name, _)| name == "QUEEN_BROKER_TOKEN_FILE")
+    );
+    let known = effective(&[], None, &[]);
+    for (name, _) in &variables {
+        let key = name.strip_prefix("QUEEN_BROKER_").unwrap().to_lowercase();
+        assert!(known.contains(&format!("{key} ")), "{name} is no setting");
+    }
+    written(&folder, "tokens", "s3cret\n");
+    let given: Vec<(&str, &str)> = variables
+        .iter()
+        .map(|(n, v)| (n.as_str(), v.as_str()))
+        .collect();
+    let shown = effective(&given, Some(&file), &[]);
+    assert!(
+        shown.contains("data = \"/var/lib/queen-broker/queen.db\""),
+        "{shown}"
+    );
+    let text = fs::read_to_string(&file).unwrap();
+    let keys = text
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(key, _)| key);
+    for key in keys.map(|key| key.trim_start_matches("# ")) {
+        assert!(known.contains(&format!("{key} ")), "{key} is no setting");
+    }
 }
 
 #[test]

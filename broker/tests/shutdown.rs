@@ -4,10 +4,11 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -363,4 +364,47 @@ fn relative_paths_and_a_closed_output_do_no_harm() {
         .collect();
     assert_eq!(left.len(), 2, "{left:?}");
     assert_eq!(stored(&folder.path().join("store.db"))["Default"], ["a"]);
+}
+
+/// A service manager that waits for a word hears when the broker takes requests and when it ends.
+#[test]
+fn a_service_manager_is_told() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("notify");
+    let words = UnixDatagram::bind(&path).unwrap();
+    words
+        .set_read_timeout(Some(Duration::from_secs(120)))
+        .unwrap();
+    let mut server = Server::launch(common::server::program().env("NOTIFY_SOCKET", &path), &[]);
+    let heard = || {
+        let mut word = [0; 100];
+        let length = words.recv(&mut word).unwrap();
+        String::from_utf8(word[..length].to_vec()).unwrap()
+    };
+    assert_eq!(heard(), "READY=1");
+    assert_eq!(
+        get(&agent(), &format!("{}/health", server.base)).unwrap().0,
+        200
+    );
+    assert!(server.terminate().success());
+    assert_eq!(heard(), "STOPPING=1");
+
+    // A manager that is gone harms nobody, and neither does a closed stderr.
+    drop(words);
+    let mut command = common::server::program();
+    command.env("NOTIFY_SOCKET", &path).stderr(Stdio::piped());
+    let store = folder.path().join("store.db");
+    let mut server = Server::launch(&mut command, &["--data", store.to_str().unwrap()]);
+    let mut first = String::new();
+    BufReader::new(server.child.stderr.take().unwrap())
+        .read_line(&mut first)
+        .unwrap();
+    assert_eq!(
+        first,
+        format!("queen-broker: {} is a new store\n", store.display())
+    );
+    let encrypted = json!({"queue": "q", "options": {"encryptionEnabled": true}});
+    let url = format!("{}/api/v1/configure", server.base);
+    assert_eq!(post(&agent(), &url, &encrypted).unwrap().0, 200);
+    assert!(server.terminate().success());
 }

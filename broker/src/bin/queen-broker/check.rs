@@ -45,11 +45,11 @@ impl Check {
                     OpenError::Locked {
                         owner_pid: Some(pid),
                         ..
-                    } => eprintln!(
-                        "queen-broker: cannot check {file}: process {pid} has it open; stop that broker first, or \
+                    } => crate::say(format!(
+                        "cannot check {file}: process {pid} has it open; stop that broker first, or \
                          check a copy"
-                    ),
-                    error => eprintln!("queen-broker: cannot check {file}: {error}"),
+                    )),
+                    error => crate::say(format!("cannot check {file}: {error}")),
                 }
                 ExitCode::from(2)
             }

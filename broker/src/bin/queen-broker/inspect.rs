@@ -39,7 +39,7 @@ impl Inspect {
         let inspection = match self.inspect() {
             Ok(inspection) => inspection,
             Err(reason) => {
-                eprintln!("queen-broker: {reason}");
+                crate::say(reason);
                 return ExitCode::from(2);
             }
         };
@@ -51,7 +51,7 @@ impl Inspect {
             // Whoever reads this may have enough before the end.
             Ok(text) => drop(io::stdout().write_all(text.as_bytes())),
             Err(error) => {
-                eprintln!("queen-broker: {error}");
+                crate::say(error);
                 return ExitCode::from(2);
             }
         }

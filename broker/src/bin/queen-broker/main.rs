@@ -13,14 +13,19 @@
 
 mod check;
 mod inspect;
+mod notify;
 mod serve;
 mod settings;
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 /// The embedded Queen MQ broker.
+///
+/// `serve` serves a store, `check` verifies one, `inspect` shows what one holds. Each tells more with --help.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Command {
@@ -33,6 +38,11 @@ enum Action {
     Serve(serve::Serve),
     Check(check::Check),
     Inspect(inspect::Inspect),
+}
+
+/// A line on stderr. Who reads it may be gone; that is no reason to fail.
+fn say(text: impl Display) {
+    let _ = writeln!(io::stderr(), "queen-broker: {text}");
 }
 
 fn main() -> ExitCode {

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::settings::{self, Settings};
+use crate::{notify, say};
 
 /// The flags of `serve`, which `settings` knows.
 pub struct Serve(ArgMatches);
@@ -32,8 +33,10 @@ impl Args for Serve {
                  --config names, else it has its default. A list in a variable is separated by commas, but \
                  for faults, which are JSON.\n\n\
                  SIGTERM or SIGINT: parked polls are answered, requests under way are finished, the store is closed. A \
-                 second signal ends at once; nothing that was answered is lost by that.\n\n\
-                 Exit status: 0 ended by a signal, 1 failed, 2 wrong settings.",
+                 second signal ends at once; nothing that was answered is lost by that. A service manager is told by \
+                 NOTIFY_SOCKET when the broker is ready and when it ends.\n\n\
+                 Exit status: 0 ended by a signal, 1 failed (address or store cannot be used, serving failed, ended by \
+                 a second signal), 2 wrong settings.",
             )
     }
 
@@ -96,9 +99,7 @@ impl Config {
                 max_body_bytes: settings.one("max-body-bytes")?,
                 testing: settings.one("testing")?,
                 faults: faults(settings)?,
-                on_warning: Some(Arc::new(|warning| {
-                    eprintln!("queen-broker: warning: {warning}")
-                })),
+                on_warning: Some(Arc::new(|warning| say(format!("warning: {warning}")))),
             },
             shutdown_timeout: Duration::from_millis(settings.one("shutdown-timeout-millis")?),
         };
@@ -141,7 +142,7 @@ impl Serve {
         let (settings, config) = match settings {
             Ok(read) => read,
             Err(reason) => {
-                eprintln!("queen-broker: {reason}");
+                say(reason);
                 return ExitCode::from(2);
             }
         };
@@ -153,7 +154,7 @@ impl Serve {
         match serve(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(reason) => {
-                eprintln!("queen-broker: {reason}");
+                say(reason);
                 ExitCode::FAILURE
             }
         }
@@ -182,8 +183,17 @@ fn serve(config: Config) -> Result<(), String> {
         let _inside = runtime.enter();
         bind(&config)?
     };
+    let fresh = match &config.options.store {
+        Store::File(path) if !path.exists() => Some(path.clone()),
+        _ => None,
+    };
     let broker = Broker::open(config.options).map_err(|e| e.to_string())?;
+    if let Some(path) = fresh {
+        // A mistyped path would otherwise look like an empty store.
+        say(format!("{} is a new store", path.display()));
+    }
     announce(&bound);
+    notify::tell("READY=1");
     let (files, listeners): (Vec<_>, Vec<_>) = bound
         .into_iter()
         .map(|bound| (bound.file, bound.listener))
@@ -202,6 +212,7 @@ fn serve(config: Config) -> Result<(), String> {
             () = signals.any() => {}
             Some(served) = serving.join_next() => return finished(served),
         }
+        notify::tell("STOPPING=1");
         let _ = end.send(());
         let began = Instant::now();
         watch_for_impatience(signals, files);
@@ -209,10 +220,10 @@ fn serve(config: Config) -> Result<(), String> {
             finished(served)?;
         }
         if began.elapsed() >= timeout {
-            eprintln!(
-                "queen-broker: what was still under way after {} ms is cut off",
+            say(format!(
+                "what was still under way after {} ms is cut off",
                 timeout.as_millis()
-            );
+            ));
         }
         Ok(())
     });
@@ -254,7 +265,7 @@ fn watch_for_impatience(mut signals: Signals, files: Vec<Option<SocketFile>>) {
     tokio::spawn(async move {
         signals.any().await;
         drop(files);
-        eprintln!("queen-broker: ended by a second signal");
+        say("ended by a second signal");
         exit(1);
     });
 }

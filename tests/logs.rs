@@ -211,6 +211,40 @@ fn the_embedded_broker_warns_by_the_log() {
     client.close(LONG).wait(LONG).unwrap();
 }
 
+/// A broker that was started by hand belongs to no client: what it warns of goes to stderr, where the environment asks for
+/// that. So this test is the program of another process too.
+#[test]
+fn a_broker_started_by_hand_warns_on_stderr() {
+    const ROLE: &str = "LOGS_TEST_STARTS_A_BROKER";
+    if std::env::var_os(ROLE).is_some() {
+        let broker = queen::EmbeddedBroker::start(queen::BrokerOptions::default()).unwrap();
+        let client = Client::new(broker.url()).unwrap();
+        let options = r#"{"queue": "secrets", "options": {"encryptionEnabled": true}}"#;
+        let made = client.call("queue.create", options).unwrap();
+        assert!(made.wait_for(LONG).unwrap());
+        client.close(LONG).wait(LONG).unwrap();
+        return;
+    }
+    for (asked, lines) in [("warn", 1), ("error", 0)] {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--nocapture",
+                "a_broker_started_by_hand_warns_on_stderr",
+            ])
+            .env(ROLE, "1")
+            .env("QUEEN_CLIENT_LOG", asked)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        let said = String::from_utf8(output.stderr).unwrap();
+        let warned = said.lines().filter(|line| {
+            line.contains("[WARN] [broker.warning]") && line.contains("has encryptionEnabled")
+        });
+        assert_eq!(warned.count(), lines, "{said}");
+    }
+}
+
 #[test]
 fn lg4_c16_neither_payloads_nor_tokens_are_logged() {
     // Every kind of answer, one after another.

@@ -1,12 +1,14 @@
 //! How a broker is started.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use queen_broker::{Address, DefaultSubscription, Durability, Fault, Options, Store};
+use queen_broker::{Address, DefaultSubscription, Durability, Fault, Options, Store, Warning};
 use serde_json::Value;
 
 use crate::config::Secret;
 use crate::error::{Error, ErrorCode, Result};
+use crate::log::{Level, Logger};
 use crate::options::invalid;
 
 /// How to start an [`EmbeddedBroker`](super::EmbeddedBroker). The default is a private store in memory that only this
@@ -172,7 +174,13 @@ impl BrokerOptions {
 
     /// What the broker itself is to know.
     pub(super) fn for_broker(&self) -> Options {
+        // It belongs to no client, whose log could be told.
+        let logger = Logger::from_environment();
+        let on_warning = move |warning: &Warning| {
+            logger.log(Level::Warn, "broker.warning", &warning.to_string(), &[]);
+        };
         Options {
+            on_warning: Some(Arc::new(on_warning)),
             store: self.data.clone().map_or(Store::Memory, Store::File),
             durability: self.durability,
             tokens: self
@@ -185,7 +193,6 @@ impl BrokerOptions {
             max_body_bytes: self.max_body_bytes,
             testing: self.testing,
             faults: self.faults.clone(),
-            ..Options::default()
         }
     }
 }

@@ -216,6 +216,12 @@ impl Drop for Taken {
             Stage::Sent => {
                 self.stage = Stage::Over;
                 self.claim.lose();
+                // Late verdicts are told that it is lost, not that it is settled.
+                self.claim.with_state(|state| {
+                    for index in self.verdicts.keys() {
+                        state.slots[*index].hold = None;
+                    }
+                });
             }
             Stage::Held | Stage::Turn => self.release(),
         }

@@ -220,6 +220,10 @@ fn every_operation_runs_by_its_name(broker: &TestBroker) -> Tested {
                 params.remove("timestamp");
                 params.insert("toEnd".into(), json!(true));
             }
+            // Of all queues that takes long on a broker that has served many tests.
+            "message.list" => {
+                params.insert("queue".into(), all["queue"].clone());
+            }
             "pop" => {
                 params.insert("queue".into(), all["queue"].clone());
                 params.insert("wait".into(), json!(false));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::server::{Server, agent, output, post};
-use common::{Api, ack_of, txns};
+use common::{Api, SetOnDrop, ack_of, txns};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -272,6 +272,7 @@ fn a_store_at_work_can_be_read_and_is_not_disturbed() {
     let mut server = Server::start(&["--data", file, "--durability", "normal"]);
     let stop = AtomicBool::new(false);
     let pushed = thread::scope(|scope| {
+        let end = SetOnDrop(&stop);
         let (base, stop) = (&server.base, &stop);
         let producers: Vec<_> = (0..2)
             .map(|producer| {
@@ -310,7 +311,7 @@ fn a_store_at_work_can_be_read_and_is_not_disturbed() {
                 break;
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(end);
         producers
             .into_iter()
             .map(|producer| producer.join().unwrap())

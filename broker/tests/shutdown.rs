@@ -9,12 +9,12 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use common::server::{Server, agent, answer, get, post, request};
-use common::{Api, txns};
+use common::{Api, SetOnDrop, txns};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -109,7 +109,7 @@ fn stored(store: &Path) -> BTreeMap<String, Vec<String>> {
 }
 
 /// Pushes until the server is gone: what was answered, in order.
-fn produce(base: &str, part: &str, answered: &AtomicUsize) -> Vec<String> {
+fn produce(base: &str, part: &str, answered: &AtomicUsize, stop: &AtomicBool) -> Vec<String> {
     let agent = agent();
     let mut stored = Vec::new();
     for n in 0.. {
@@ -128,6 +128,10 @@ fn produce(base: &str, part: &str, answered: &AtomicUsize) -> Vec<String> {
         }
         stored.push(txn);
         answered.fetch_add(1, Ordering::Relaxed);
+        assert!(
+            !stop.load(Ordering::Relaxed),
+            "the test has failed elsewhere"
+        );
     }
     stored
 }
@@ -141,17 +145,18 @@ fn under_load_each_answered_push_is_kept_and_none_is_refused() {
     ] {
         let (_folder, store) = store();
         let mut server = start(&store, &["--durability", durability]);
-        let answered = AtomicUsize::new(0);
+        let (answered, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         let (base, count) = (server.base.clone(), &answered);
         let pushed: BTreeMap<String, Vec<String>> = thread::scope(|scope| {
+            let end = SetOnDrop(&stop);
             let producers: Vec<_> = (0..6)
                 .map(|n| format!("p{n}"))
                 .map(|part| {
                     (
                         part.clone(),
                         scope.spawn({
-                            let base = &base;
-                            move || produce(base, &part, count)
+                            let (base, stop) = (&base, &stop);
+                            move || produce(base, &part, count, stop)
                         }),
                     )
                 })
@@ -161,10 +166,12 @@ fn under_load_each_answered_push_is_kept_and_none_is_refused() {
             });
             server.signal(signal);
             assert_eq!(ended(&mut server).code(), Some(0));
-            producers
+            let pushed = producers
                 .into_iter()
                 .map(|(part, thread)| (part, thread.join().unwrap()))
-                .collect()
+                .collect();
+            drop(end);
+            pushed
         });
         let stored = stored(&store);
         for (part, pushed) in &pushed {

@@ -136,6 +136,15 @@ impl Api {
     }
 }
 
+/// Sets a flag at the end of a scope, also of one that a failed assertion leaves: threads that look at it end then.
+pub struct SetOnDrop<'a>(pub &'a std::sync::atomic::AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 /// Runs something as a user whom file permissions bind; root is bound by none.
 pub fn unprivileged<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     use rustix::process::{Gid, Uid, geteuid};

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::server::{Server, agent, answer, get, post, request};
 use common::{Api, SetOnDrop, txns};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -421,4 +421,30 @@ fn a_service_manager_is_told() {
     let url = format!("{}/api/v1/configure", server.base);
     assert_eq!(post(&agent(), &url, &encrypted).unwrap().0, 200);
     assert!(server.terminate().success());
+}
+
+/// A store that takes long to open, here because another program holds it, does not hold the end up.
+#[test]
+fn a_signal_ends_the_opening_too() {
+    let (folder, store) = store();
+    Api::fast_file(&store).0.close();
+    let other = rusqlite::Connection::open(&store).unwrap();
+    other
+        .execute_batch("PRAGMA locking_mode = exclusive; BEGIN EXCLUSIVE")
+        .unwrap();
+    let socket = folder.path().join("socket");
+    let mut command = common::server::program();
+    command.args(["serve", "--data", store.to_str().unwrap(), "--listen"]);
+    command.arg(format!("unix:{}", socket.display()));
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    // By then it waits for signals.
+    wait_until("it listens", || socket.exists());
+    kill_process(Pid::from_raw(child.id() as i32).unwrap(), Signal::TERM).unwrap();
+    let output = (child.wait().unwrap(), child.stderr.take().unwrap());
+    let mut said = String::new();
+    BufReader::new(output.1).read_to_string(&mut said).unwrap();
+    // Had it waited for the store, it would have failed.
+    assert_eq!(output.0.code(), Some(0), "{said}");
+    assert!(said.contains("before the store was open"), "{said}");
+    assert!(!socket.exists());
 }

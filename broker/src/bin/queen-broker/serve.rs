@@ -187,7 +187,12 @@ fn serve(config: Config) -> Result<(), String> {
         Store::File(path) if !path.exists() => Some(path.clone()),
         _ => None,
     };
-    let broker = Broker::open(config.options).map_err(|e| e.to_string())?;
+    let Some(broker) = open(&runtime, &mut signals, config.options)? else {
+        drop(bound);
+        say("ended by a signal before the store was open");
+        // Not by returning: that would wait for the store.
+        exit(0);
+    };
     if let Some(path) = fresh {
         // A mistyped path would otherwise look like an empty store.
         say(format!("{} is a new store", path.display()));
@@ -229,6 +234,25 @@ fn serve(config: Config) -> Result<(), String> {
     });
     close(runtime, broker, timeout)?;
     served
+}
+
+/// Opens the store, or nothing when a signal comes meanwhile: a large one takes its time, and to leave it half read, or half
+/// brought up to date, does it no harm.
+fn open(
+    runtime: &Runtime,
+    signals: &mut Signals,
+    options: Options,
+) -> Result<Option<Broker>, String> {
+    let opening = runtime.spawn_blocking(|| Broker::open(options));
+    runtime.block_on(async {
+        tokio::select! {
+            opened = opening => match opened {
+                Ok(opened) => opened.map(Some).map_err(|e| e.to_string()),
+                Err(error) => Err(format!("opening the store failed: {error}")),
+            },
+            () = signals.any() => Ok(None),
+        }
+    })
 }
 
 type Served = Result<std::io::Result<()>, tokio::task::JoinError>;

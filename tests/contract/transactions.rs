@@ -13,6 +13,7 @@ pub(crate) const TESTS: Tests = tests![
     x101_a_trace_id_survives,
     c21_a_group_acks_by_ids_and_the_ids_are_minted_once,
     a_handler_transforms_and_forwards,
+    a_handler_forwards_a_batch_one_by_one,
     a_rollback_lets_the_handler_decide,
     a_commit_settles_whatever_the_handler_answers,
     a_transaction_that_is_dropped_lets_go,
@@ -332,6 +333,52 @@ fn a_handler_transforms_and_forwards(broker: &TestBroker) -> Tested {
     assert_eq!((summary.acked, summary.unsettled), (COUNT as usize, 0));
     assert_eq!(drain(&to), (0..COUNT).map(|n| n * 10).collect::<Vec<_>>());
     close(client)
+}
+
+fn a_handler_forwards_a_batch_one_by_one(broker: &TestBroker) -> Tested {
+    const COUNT: u32 = 12;
+    for ordered in [true, false] {
+        let client = client(broker);
+        let (from, to) = (fresh(&client), fresh(&client));
+        push(&from, 0..COUNT);
+        let (inside, target) = (client.clone(), to.name().to_owned());
+        let options = ConsumeOptions {
+            batch: 5,
+            each: true,
+            ordered,
+            concurrency: 2,
+            limit_total: Some(u64::from(COUNT)),
+            ..ConsumeOptions::default()
+        };
+        let consumer = from.consume_with(options, move |delivery| {
+            let [message] = delivery.messages() else {
+                panic!("one message at a time");
+            };
+            let n: u32 = message.json().unwrap();
+            loop {
+                let mut transaction = inside.transaction();
+                transaction
+                    .ack_message(&delivery, 0, Status::Completed)
+                    .push(&target, None, &[json_of(n)]);
+                match transaction.commit().wait(LONG) {
+                    Ok(_) => return Settlement::Ack,
+                    // One before it is still being handled.
+                    Err(error) if error.code() == ErrorCode::Order && !ordered => {
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })?;
+        let summary = consumer.finished().wait(LONG)?;
+        assert_eq!((summary.acked, summary.nacked), (COUNT as usize, 0));
+        let mut forwarded = drain(&to);
+        assert!(!ordered || forwarded.is_sorted(), "{forwarded:?}");
+        forwarded.sort_unstable();
+        assert_eq!(forwarded, (0..COUNT).collect::<Vec<_>>());
+        close(client)?;
+    }
+    Ok(())
 }
 
 fn a_rollback_lets_the_handler_decide(broker: &TestBroker) -> Tested {

@@ -44,7 +44,7 @@ use crate::store::Db;
 use crate::work::Meter;
 pub(crate) use model::Model;
 pub(crate) use queue_options::QueueOptions;
-pub(crate) use reader::quote;
+pub(crate) use reader::push_quoted;
 pub(crate) use subscription::{FinderKey, Mode, Subscription};
 
 use history::History;

@@ -183,12 +183,9 @@ fn messages(db: &Db, claim: &Claim, log: &DeliveryLog) -> Result<Option<Bytes>> 
             if out.len() > start {
                 out.push(',');
             }
-            let _ = write!(
-                out,
-                r#"{{"id":"{}","transactionId":{},"#,
-                record.id,
-                quote(record.txn)
-            );
+            let _ = write!(out, r#"{{"id":"{}","transactionId":"#, record.id);
+            push_quoted(&mut out, record.txn);
+            out.push(',');
             let _ = match record.trace {
                 Some(trace) => write!(out, r#""traceId":"{trace}","data":"#),
                 None => write!(out, r#""traceId":null,"data":"#),
@@ -245,6 +242,19 @@ fn dead_letters(db: &Db, request: &DeadLetterRequest) -> Result<Bytes> {
         r#"],"pagination":{{"limit":{limit},"offset":{offset}}},"total":{total}}}"#
     );
     Ok(out.into())
+}
+
+/// Adds a text as JSON.
+pub(crate) fn push_quoted(out: &mut String, text: &str) {
+    if text
+        .bytes()
+        .any(|byte| byte < b' ' || byte == b'"' || byte == b'\\')
+    {
+        return out.push_str(&quote(text));
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }
 
 /// A text as JSON. Writing a string to a string cannot fail.

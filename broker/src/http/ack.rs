@@ -16,7 +16,7 @@ use super::pop::QUEUE_MODE;
 use super::{App, Shared, answer, input};
 use crate::clock;
 use crate::engine::command::{AckItem, AckRequest, Command, Extended, Verdict};
-use crate::engine::quote;
+use crate::engine::push_quoted;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -104,20 +104,23 @@ async fn acknowledge(app: &App, group: Option<String>, acks: &[Ack<'_>]) -> Resp
         Ok(acked) => acked,
         Err(reason) => return answer::refused(reason),
     };
-    let mut out = String::from("[");
+    let mut out = String::with_capacity(acks.len() * 160 + 2);
+    out.push('[');
     for (index, (ack, acked)) in acks.iter().zip(acked).enumerate() {
         if index > 0 {
             out.push(',');
         }
-        let error = acked.error.as_deref().map_or_else(|| "null".into(), quote);
+        let _ = write!(out, r#"{{"index":{index},"transactionId":"#);
+        push_quoted(&mut out, ack.txn());
+        let _ = write!(out, r#","success":{},"error":"#, acked.success);
+        match &acked.error {
+            Some(error) => push_quoted(&mut out, error),
+            None => out.push_str("null"),
+        }
         let _ = write!(
             out,
-            r#"{{"index":{index},"transactionId":{},"success":{},"error":{error},"leaseReleased":{},"dlq":{},"noop":{}}}"#,
-            quote(ack.txn()),
-            acked.success,
-            acked.lease_released,
-            acked.dlq,
-            acked.noop,
+            r#","leaseReleased":{},"dlq":{},"noop":{}}}"#,
+            acked.lease_released, acked.dlq, acked.noop,
         );
     }
     out.push(']');

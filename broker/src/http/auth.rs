@@ -2,18 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::{RawPathParams, Request};
-use axum::middleware::Next;
-use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
+use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 use sha2::Sha256;
 
-use super::{answer, input};
 use crate::clock::SECOND;
 
 /// How far clocks may differ, in seconds.
@@ -45,7 +41,7 @@ impl Role {
 }
 
 /// Who sent a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Caller {
     roles: Vec<Role>,
     /// The name that the messages carry as `producerSub`.
@@ -53,6 +49,11 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// Whether one of the roles opens a route.
+    pub(super) fn may(&self, wanted: Role) -> bool {
+        self.roles.iter().any(|role| role.opens(wanted))
+    }
+
     /// One who may do everything and has no name.
     fn trusted() -> Caller {
         Caller {
@@ -85,23 +86,6 @@ impl Guard {
         let secret = self.jwt_secret.as_deref().ok_or("Invalid token")?;
         read_jwt(given, secret, now as f64 / SECOND as f64)
     }
-}
-
-/// Lets a request through to a route if its names mean something and one of its caller's roles opens it.
-pub(super) async fn admit(
-    wanted: Role,
-    path: RawPathParams,
-    request: Request,
-    next: Next,
-) -> Response {
-    if let Some(refusal) = input::refusal(&path, &request) {
-        return refusal;
-    }
-    let caller = request.extensions().get::<Caller>();
-    if caller.is_some_and(|caller| caller.roles.iter().any(|role| role.opens(wanted))) {
-        return next.run(request).await;
-    }
-    answer::error(StatusCode::FORBIDDEN, "Insufficient permissions")
 }
 
 fn read_jwt(token: &str, secret: &str, now: f64) -> Result<Caller, &'static str> {

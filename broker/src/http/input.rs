@@ -5,7 +5,6 @@ use std::fmt::Display;
 use std::ops::Deref;
 
 use axum::extract::{RawPathParams, Request};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
@@ -78,14 +77,6 @@ pub(super) fn depth_fault(field: impl Display, json: &RawValue) -> Option<String
         }
     }
     None
-}
-
-/// Turns away requests whose path or query cannot mean anything.
-pub(super) async fn names(path: RawPathParams, request: Request, next: Next) -> Response {
-    match refusal(&path, &request) {
-        Some(refusal) => refusal,
-        None => next.run(request).await,
-    }
 }
 
 /// The answer where path or query cannot mean anything: no name has control characters, and all are UTF-8.

@@ -21,11 +21,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, RawPathParams, Request, State};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, Uri};
 
 use crate::engine::Engine;
 use crate::engine::command::Command;
@@ -34,7 +34,7 @@ use crate::options::DefaultSubscription;
 use crate::store::Db;
 use crate::testing::{Testing, layer};
 use crate::warning::Warnings;
-use auth::{Guard, Role};
+use auth::{Caller, Guard, Role};
 
 /// What a prober or a scraper reads without a token.
 const PUBLIC: [&str; 3] = ["/health", "/metrics", "/metrics/prometheus"];
@@ -80,23 +80,21 @@ impl App {
 
 /// The one router: TCP and in-process requests walk through the same one.
 ///
-/// Each layer costs every request some allocations, so there are two: one for all requests, one for those on a route.
+/// Each layer costs every request some allocations, so there is one, around the handlers; what reaches no handler goes
+/// through the same gate.
 pub(crate) fn router(app: Arc<App>, hand: Option<&Testing>) -> Router {
     let router = Router::new()
-        .merge(public())
-        .merge(open(Role::ReadOnly, reads()))
-        .merge(open(Role::WriteOnly, writes()))
-        .merge(open(Role::ReadWrite, both()))
-        .merge(open(Role::Admin, admin()))
+        .merge(open(&app, None, public()))
+        .merge(open(&app, Some(Role::ReadOnly), reads()))
+        .merge(open(&app, Some(Role::WriteOnly), writes()))
+        .merge(open(&app, Some(Role::ReadWrite), both()))
+        .merge(open(&app, Some(Role::Admin), admin()))
         .merge(match hand {
-            Some(hand) => open(Role::Admin, testing::routes(hand)),
+            Some(hand) => open(&app, Some(Role::Admin), testing::routes(hand)),
             None => Router::new(),
         })
         .fallback(no_route)
-        .layer((
-            middleware::from_fn_with_state(app.clone(), gate),
-            DefaultBodyLimit::max(app.max_body_bytes),
-        ))
+        .method_not_allowed_fallback(wrong_method)
         .with_state(app);
     match hand {
         Some(hand) => router.layer(middleware::from_fn_with_state(
@@ -109,10 +107,11 @@ pub(crate) fn router(app: Arc<App>, hand: Option<&Testing>) -> Router {
 
 type Routes = Router<Arc<App>>;
 
-/// Opens routes to those who have a role.
-fn open(role: Role, routes: Routes) -> Routes {
+/// Opens routes to those who have a role, or to everyone.
+fn open(app: &Arc<App>, role: Option<Role>, routes: Routes) -> Routes {
+    let app = app.clone();
     routes.route_layer(middleware::from_fn(move |path, request, next| {
-        auth::admit(role, path, request, next)
+        enter(app.clone(), role, path, request, next)
     }))
 }
 
@@ -121,7 +120,6 @@ fn public() -> Routes {
         .route("/health", get(admin::health))
         .route("/metrics", get(system::metrics))
         .route("/metrics/prometheus", get(system::prometheus))
-        .route_layer(middleware::from_fn(input::names))
 }
 
 fn reads() -> Routes {
@@ -233,24 +231,55 @@ fn admin() -> Routes {
         )
 }
 
-/// Turns away what comes without a token that holds, or after the end.
-async fn gate(State(app): Shared, mut request: Request, next: Next) -> Response {
-    if app.engine.is_closed() {
-        return answer::closed();
+/// Lets a request through to its route: within a role, with names that mean something, and with a limit to its body.
+async fn enter(
+    app: Arc<App>,
+    role: Option<Role>,
+    path: RawPathParams,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = match gate(&app, request.uri(), request.headers()) {
+        Ok(caller) => caller,
+        Err(refusal) => return *refusal,
+    };
+    if let Some(refusal) = input::refusal(&path, &request) {
+        return refusal;
     }
-    app.requests.fetch_add(1, Ordering::Relaxed);
-    if !PUBLIC.contains(&request.uri().path()) {
-        match app.guard.caller(request.headers(), app.engine.clock.now()) {
-            Ok(caller) => drop(request.extensions_mut().insert(caller)),
-            Err(reason) => return answer::error(StatusCode::UNAUTHORIZED, reason),
-        }
+    if role.is_some_and(|role| !caller.may(role)) {
+        return answer::error(StatusCode::FORBIDDEN, "Insufficient permissions");
     }
+    request.extensions_mut().insert(caller);
+    DefaultBodyLimit::max(app.max_body_bytes).apply(&mut request);
     input::explain_size(next.run(request).await, app.max_body_bytes)
 }
 
-async fn no_route() -> Response {
-    answer::json(
-        StatusCode::NOT_FOUND,
-        r#"{"error":"Not Found","code":"no_such_route"}"#,
-    )
+/// Turns away what comes without a token that holds, or after the end.
+fn gate(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Caller, Box<Response>> {
+    if app.engine.is_closed() {
+        return Err(Box::new(answer::closed()));
+    }
+    app.requests.fetch_add(1, Ordering::Relaxed);
+    if PUBLIC.contains(&uri.path()) {
+        return Ok(Caller::default());
+    }
+    let caller = app.guard.caller(headers, app.engine.clock.now());
+    caller.map_err(|reason| Box::new(answer::error(StatusCode::UNAUTHORIZED, reason)))
+}
+
+async fn no_route(State(app): Shared, uri: Uri, headers: HeaderMap) -> Response {
+    match gate(&app, &uri, &headers) {
+        Err(refusal) => *refusal,
+        Ok(_) => answer::json(
+            StatusCode::NOT_FOUND,
+            r#"{"error":"Not Found","code":"no_such_route"}"#,
+        ),
+    }
+}
+
+async fn wrong_method(State(app): Shared, uri: Uri, headers: HeaderMap) -> Response {
+    match gate(&app, &uri, &headers) {
+        Err(refusal) => *refusal,
+        Ok(_) => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+    }
 }

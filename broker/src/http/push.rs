@@ -16,7 +16,7 @@ use super::auth::Caller;
 use super::input::Text;
 use super::{Shared, answer, input};
 use crate::engine::command::{Command, PushGroup, PushItem, PushRequest, Pushed};
-use crate::engine::quote;
+use crate::engine::push_quoted;
 
 /// The longest transaction id, in bytes.
 const MAX_TXN: usize = 65_535;
@@ -62,34 +62,38 @@ pub(super) async fn push(
         Ok(pushed) => pushed,
         Err(reason) => return answer::refused(reason),
     };
-    let mut out = String::from("[");
+    let mut out = String::with_capacity(push.items.len() * 192 + 2);
+    out.push('[');
     for (index, (item, pushed)) in push.items.iter().zip(pushed).enumerate() {
         if index > 0 {
             out.push(',');
         }
-        let own = item.transaction_id.as_deref().map(quote);
-        let queue = quote(&item.queue);
-        let _ = match pushed {
-            Pushed::Stored(id) | Pushed::Duplicate(id) | Pushed::Buffered(id) => {
-                let status = match pushed {
-                    Pushed::Duplicate(_) => "duplicate",
-                    Pushed::Buffered(_) => "buffered",
-                    _ => "queued",
-                };
-                let txn = own.unwrap_or_else(|| format!("\"{id}\""));
-                write!(
-                    out,
-                    r#"{{"index":{index},"message_id":"{id}","transaction_id":{txn},"queueName":{queue},"status":"{status}"}}"#
-                )
-            }
-            Pushed::Full(most) => {
-                let txn = own.unwrap_or_else(|| "null".into());
-                write!(
-                    out,
-                    r#"{{"index":{index},"transaction_id":{txn},"queueName":{queue},"status":"failed","error":"queue is full: maxSize {most}"}}"#
-                )
-            }
+        let _ = write!(out, r#"{{"index":{index},"#);
+        let (id, status) = match pushed {
+            Pushed::Stored(id) => (Some(id), "queued"),
+            Pushed::Duplicate(id) => (Some(id), "duplicate"),
+            Pushed::Buffered(id) => (Some(id), "buffered"),
+            Pushed::Full(_) => (None, "failed"),
         };
+        if let Some(id) = id {
+            let _ = write!(out, r#""message_id":"{id}","#);
+        }
+        out.push_str(r#""transaction_id":"#);
+        let _ = match (&item.transaction_id, id) {
+            (Some(own), _) => {
+                push_quoted(&mut out, own);
+                Ok(())
+            }
+            (None, Some(id)) => write!(out, "\"{id}\""),
+            (None, None) => write!(out, "null"),
+        };
+        out.push_str(r#","queueName":"#);
+        push_quoted(&mut out, &item.queue);
+        let _ = write!(out, r#","status":"{status}""#);
+        if let Pushed::Full(most) = pushed {
+            let _ = write!(out, r#","error":"queue is full: maxSize {most}""#);
+        }
+        out.push('}');
     }
     out.push(']');
     answer::json(StatusCode::CREATED, out)

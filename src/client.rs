@@ -28,6 +28,21 @@ use crate::transport::{self, BackendSink, Backends, TokenSink};
 
 /// The client. Clones are the same client; when the last one is dropped without [`close`](Client::close), it closes in
 /// the background with a deadline of zero.
+/// ```
+/// use queen::{Client, Config, Level};
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// // By a URL, a JSON object, or field by field.
+/// let mut config = Config::new("embedded:");
+/// config.timeout_millis = 10_000;
+/// let client = Client::with_config(config)?;
+/// client.set_log(Level::Warn, Some(Arc::new(|_level, record| eprintln!("{record}"))));
+///
+/// let closed = client.close(Duration::from_secs(10)).wait(Duration::from_secs(11))?;
+/// assert_eq!((closed.aborted, closed.unsent), (0, 0));
+/// # Ok::<(), queen::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Client(Arc<Owner>);
 

@@ -148,6 +148,17 @@ impl Outcome {
 }
 
 /// Why a call failed, and what that means for the data it carried. Cheap to clone.
+/// ```
+/// use queen::{Client, ErrorCode, Item, Outcome};
+/// use std::time::Duration;
+///
+/// let client = Client::new(r#"{"url": "http://127.0.0.1:1", "retryAttempts": 1}"#)?;
+/// let pushing = client.queue("orders").push(&[Item::json(&1)?]);
+/// let error = pushing.wait(Duration::from_secs(60)).unwrap_err();
+/// assert_eq!((error.code(), error.outcome()), (ErrorCode::Connect, Outcome::NotApplied));
+/// assert!(error.is_retriable() && error.message().contains("127.0.0.1:1"));
+/// # Ok::<(), queen::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 

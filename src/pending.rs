@@ -17,6 +17,19 @@ use crate::runtime::{self, Role, lock};
 ///
 /// Await it in any async runtime, or [`wait`](Pending::wait) for it on a plain thread. Dropping it does not cancel the
 /// operation. Clones are the same operation.
+/// ```
+/// use queen::{Client, ErrorCode};
+/// use std::time::Duration;
+///
+/// let client = Client::new("embedded:")?;
+/// // Nothing is there: the pop waits at the broker, and is given up.
+/// let popping = client.queue("orders").pop();
+/// assert!(!popping.wait_for(Duration::from_millis(1))?);
+/// popping.cancel();
+/// let error = popping.wait(Duration::from_secs(10)).err().expect("an error");
+/// assert_eq!(error.code(), ErrorCode::Cancelled);
+/// # Ok::<(), queen::Error>(())
+/// ```
 pub struct Pending<T>(Arc<Shared<T>>);
 
 struct Shared<T> {

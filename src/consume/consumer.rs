@@ -118,6 +118,25 @@ pub struct Summary {
 }
 
 /// A running consumer. Dropping it stops it in the background; running handlers finish and settle.
+/// ```
+/// use queen::{Client, ConsumeOptions, Item, Settlement, StopReason};
+/// use std::time::Duration;
+///
+/// const SOON: Duration = Duration::from_secs(20);
+/// let client = Client::new("embedded:")?;
+/// let orders = client.queue("orders");
+/// orders.push(&[Item::json(&1)?, Item::json(&2)?]).wait(SOON)?;
+/// let options = ConsumeOptions { limit: Some(2), ..ConsumeOptions::default() };
+/// let consumer = orders.consume_with(options, |delivery| {
+///     match delivery.messages()[0].json::<u32>() {
+///         Ok(_order) => Settlement::Ack,
+///         Err(_) => Settlement::Nack,
+///     }
+/// })?;
+/// let summary = consumer.finished().wait(SOON)?;
+/// assert_eq!((summary.reason, summary.acked), (StopReason::Limit, 2));
+/// # Ok::<(), queen::Error>(())
+/// ```
 pub struct Consumer(Arc<Shared>);
 
 pub(crate) struct Shared {

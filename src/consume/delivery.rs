@@ -18,6 +18,22 @@ use crate::protocol::pop::{Message, MessageDocument, Source};
 ///
 /// Each message is settled once. When the last clone is dropped, messages without a verdict go back to the broker and
 /// are delivered again without counting as a retry.
+/// ```
+/// use queen::{Client, Item, MessageVerdict, PopOptions, Status};
+/// use std::time::Duration;
+///
+/// const SOON: Duration = Duration::from_secs(20);
+/// let client = Client::new("embedded:")?;
+/// let orders = client.queue("orders");
+/// orders.push(&[Item::json(&1)?, Item::json(&2)?]).wait(SOON)?;
+/// let options = PopOptions { batch: 2, ..PopOptions::default() };
+/// let delivery = orders.pop_with(&options).wait(SOON)?.take().expect("both messages");
+/// // The first is done, the second comes again.
+/// let verdict = |index, status| MessageVerdict { index, status, error: None };
+/// let verdicts = vec![verdict(0, Status::Completed), verdict(1, Status::Retry)];
+/// assert!(delivery.settle(verdicts).wait(SOON)?.iter().all(|result| result.success));
+/// # Ok::<(), queen::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Delivery(Arc<Hold>);
 

@@ -60,6 +60,23 @@ impl DeliveryStatus {
 
 /// Receives delivery reports, one list for each request of a buffer. Called on library threads, for messages that were
 /// dropped on the thread that pushes: it must be quick and must not block.
+/// ```
+/// use queen::{BufferOptions, Client, DeliveryStatus, Item};
+/// use std::sync::{Arc, mpsc};
+/// use std::time::Duration;
+///
+/// let client = Client::new("embedded:")?;
+/// let (told, reports) = mpsc::channel();
+/// client.set_reports(Some(Arc::new(move |list| {
+///     list.iter().for_each(|report| drop(told.send(report.clone())))
+/// })));
+/// let events = client.queue("events").buffer(BufferOptions::default());
+/// events.push(&[Item::json(&1)?]).wait(Duration::from_secs(10))?;
+/// events.flush().wait(Duration::from_secs(30))?;
+/// let report = reports.recv_timeout(Duration::from_secs(10)).expect("a report");
+/// assert_eq!(report.status, DeliveryStatus::Queued);
+/// # Ok::<(), queen::Error>(())
+/// ```
 pub type ReportSink = Arc<dyn Fn(&[DeliveryReport]) + Send + Sync>;
 
 /// A long list is told in pieces of so many.

@@ -20,6 +20,14 @@ const MAX_ID_BYTES: usize = 65_535;
 const MAX_NESTING: usize = 100;
 
 /// One message to push: the payload as JSON text, which is never parsed into values, and optional ids.
+/// ```
+/// use queen::Item;
+///
+/// let order = Item::raw(r#"{"order": 1}"#)?.transaction_id("order-1");
+/// let same = Item::json(&serde_json::json!({"order": 1}))?.transaction_id("order-1");
+/// assert!(Item::raw("{").is_err());
+/// # Ok::<(), queen::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Item<'a> {
     payload: Cow<'a, RawValue>,

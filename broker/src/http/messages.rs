@@ -64,7 +64,7 @@ pub(super) async fn show(
     Path((part, txn)): Path<(String, String)>,
 ) -> Response {
     let Ok(id) = part.parse::<Uuid>() else {
-        return bad_part(&part);
+        return answer::recorded_failure(&bad_part(&part));
     };
     let asked = app.engine.ask(|reply| Command::Message(id, txn, reply));
     match asked.await {
@@ -126,7 +126,9 @@ async fn exhume(
     replay: bool,
     why: &str,
 ) -> Result<Exhumed, Box<Response>> {
-    let id = part.parse().map_err(|_| Box::new(bad_part(part)))?;
+    let id = part
+        .parse()
+        .map_err(|_| Box::new(answer::error(StatusCode::BAD_REQUEST, &bad_part(part))))?;
     let grave = Grave {
         part: id,
         txn: txn.to_owned(),
@@ -151,7 +153,6 @@ async fn exhume(
     }
 }
 
-fn bad_part(part: &str) -> Response {
-    let text = format!("resolve failed: partitionId {part:?} is not a partition id");
-    answer::error(StatusCode::BAD_REQUEST, &text)
+fn bad_part(part: &str) -> String {
+    format!("resolve failed: partitionId {part:?} is not a partition id")
 }

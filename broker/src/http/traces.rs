@@ -44,7 +44,7 @@ pub(super) async fn record(State(app): Shared, body: Bytes) -> Response {
         return answer::bad_body(fault);
     }
     let Ok(part) = part.parse::<Uuid>() else {
-        return bad_part("trace", &part);
+        return answer::recorded_failure(&bad_part(&part));
     };
     let names = match given.trace_names {
         Value::Array(names) => names,
@@ -89,7 +89,7 @@ pub(super) async fn of_message(
             app.view(move |db| trace_views::of_message(db, part, &txn), "")
                 .await
         }
-        Err(_) => bad_part("trace", &part),
+        Err(_) => answer::error(StatusCode::BAD_REQUEST, &bad_part(&part)),
     }
 }
 
@@ -122,7 +122,6 @@ pub(super) async fn names(State(app): Shared, Query(page): Query<Page>) -> Respo
         .await
 }
 
-fn bad_part(what: &str, part: &str) -> Response {
-    let text = format!("{what} failed: partitionId {part:?} is not a partition id");
-    answer::error(StatusCode::BAD_REQUEST, &text)
+fn bad_part(part: &str) -> String {
+    format!("trace failed: partitionId {part:?} is not a partition id")
 }

@@ -238,6 +238,14 @@ async fn a_queue_is_told_with_its_partitions() {
     ] {
         assert!(text.lines().any(|told| told == line), "{line}: {text}");
     }
+    for (filter, found) in [
+        ("queue=shop.mail", 1),
+        ("namespace=shop", 2),
+        ("task=nope", 0),
+    ] {
+        let page = get(&api, &format!("status/queues?{filter}")).await;
+        assert_eq!(page["queues"].as_array().unwrap().len(), found, "{filter}");
+    }
     let page = get(&api, "status/queues?limit=1&offset=1").await;
     assert_eq!(page["queues"][0]["name"], "shop.news");
     assert_eq!(page["pagination"], json!({"limit": 1, "offset": 1}));

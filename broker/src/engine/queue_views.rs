@@ -173,8 +173,14 @@ pub(crate) fn describe(db: &Db, queue: &QueueDetail) -> Result<Option<String>> {
 }
 
 /// A page of `GET /status/queues`.
-pub(crate) fn status_list(census: &Census, limit: usize, offset: usize) -> String {
-    let page = census.queues.iter().skip(offset).take(limit);
+pub(crate) fn status_list(
+    census: &Census,
+    wanted: impl Fn(&QueueCount) -> bool,
+    limit: usize,
+    offset: usize,
+) -> String {
+    let all = census.queues.iter().filter(|queue| wanted(queue));
+    let page = all.skip(offset).take(limit);
     let entries = page.map(|queue| {
         json!({
             "id": queue.uuid,

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{App, Shared, answer};
 use crate::clock;
 use crate::engine::analytics_views::{Chart, Interval, Span};
+use crate::engine::census::QueueCount;
 use crate::engine::command::Command;
 use crate::engine::history::MINUTE;
 use crate::engine::queue_views;
@@ -108,13 +109,26 @@ pub(super) async fn retention(State(app): Shared, Query(filter): Query<Filter>) 
 pub(super) struct Page {
     limit: Option<usize>,
     offset: Option<usize>,
+    #[serde(default)]
+    queue: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    task: String,
 }
 
 pub(super) async fn queues(State(app): Shared, Query(page): Query<Page>) -> Response {
     let (limit, offset) = (page.limit.unwrap_or(100), page.offset.unwrap_or(0));
     match app.census().await {
         Ok(census) => {
-            let body = queue_views::status_list(&census, limit, offset);
+            // What is empty narrows nothing.
+            let fits = |wanted: &str, value: &str| wanted.is_empty() || wanted == value;
+            let wanted = |queue: &QueueCount| {
+                fits(&page.queue, &queue.name)
+                    && fits(&page.namespace, &queue.namespace)
+                    && fits(&page.task, &queue.task)
+            };
+            let body = queue_views::status_list(&census, wanted, limit, offset);
             answer::json(StatusCode::OK, body)
         }
         Err(reason) => answer::refused(reason),

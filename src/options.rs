@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorCode, Result};
 
@@ -219,7 +220,26 @@ pub(crate) fn parse<T: DeserializeOwned>(operation: &str, json: &str) -> Result<
             serde_json::error::Category::Data => ErrorCode::InvalidConfig,
             _ => ErrorCode::InvalidJson,
         };
-        Error::new(code, format!("options of {operation}: {error}"))
+        let named = mistyped::<T>(operation, json).filter(|_| code == ErrorCode::InvalidConfig);
+        named.unwrap_or_else(|| Error::new(code, format!("options of {operation}: {error}")))
+    })
+}
+
+/// The first key whose value is of another type: the message of serde does not name it.
+fn mistyped<T: DeserializeOwned>(operation: &str, json: &str) -> Option<Error> {
+    let options: Map<String, Value> = serde_json::from_str(json).ok()?;
+    // Where every key has a default, each can be looked at alone.
+    serde_json::from_str::<T>("{}").ok()?;
+    options.into_iter().find_map(|(key, value)| {
+        let alone = Value::Object(Map::from_iter([(key.clone(), value.clone())]));
+        let error = serde_json::from_value::<T>(alone).err()?.to_string();
+        let shown: String = value.to_string().chars().take(60).collect();
+        (!error.starts_with("unknown field")).then(|| {
+            Error::new(
+                ErrorCode::InvalidConfig,
+                format!("option `{key}` of {operation} is {shown}: {error}"),
+            )
+        })
     })
 }
 

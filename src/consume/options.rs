@@ -362,6 +362,8 @@ mod tests {
                 "commitOnDelivery",
             ),
             (r#"{"queue":"q","batchSize":3}"#, "batchSize"),
+            (r#"{"queue":"q","each":1}"#, "option `each` of consume is 1"),
+            (r#"{"queue":7}"#, "option `queue` of consume is 7"),
             ("{}", "queue"),
         ] {
             let error = ConsumeOptions::parse(json)

@@ -128,12 +128,12 @@ impl Shared {
                 if let Some(share) = &mut share {
                     share.spend(count);
                 }
+                let handled = self.handle(part);
                 match place {
-                    None => self.handle(part).await,
+                    None => handled.await,
                     Some(place) => {
-                        let shared = self.clone();
                         side_by_side.spawn(async move {
-                            shared.handle(part).await;
+                            handled.await;
                             drop(place);
                         });
                     }
@@ -247,10 +247,9 @@ impl Shared {
         None
     }
 
-    /// Hands a delivery over and waits until each message has its verdict, or it is lost.
-    async fn handle(self: &Arc<Shared>, delivery: Delivery) {
+    /// Hands a delivery over. What it returns waits until each message has its verdict, or it is lost.
+    fn handle(self: &Arc<Shared>, delivery: Delivery) -> impl Future<Output = ()> + Send + use<> {
         let (claim, range) = (delivery.claim().clone(), delivery.range().clone());
-        let Some(sink) = self.sink() else { return };
         let logger = &self.hub.core.logger;
         if logger.wants(Level::Debug) {
             logger.log(
@@ -272,19 +271,35 @@ impl Shared {
                 counts.acked += range.len();
             }
         }
-        match &*sink {
-            ConsumerSink::Handler(_) => self.run_handler(sink, delivery).await,
-            ConsumerSink::Events(tell) => {
-                if !tell(ConsumerEvent::Delivery(delivery)) {
-                    self.ask_to_stop(StopReason::Stopped);
+        let mut returned = None;
+        if let Some(sink) = self.sink() {
+            match &*sink {
+                ConsumerSink::Handler(_) => returned = self.run_handler(sink, delivery),
+                ConsumerSink::Events(tell) => {
+                    if !tell(ConsumerEvent::Delivery(delivery)) {
+                        self.ask_to_stop(StopReason::Stopped);
+                    }
                 }
             }
         }
-        claim.settled(&range).await;
+        let shared = self.clone();
+        async move {
+            if let Some(returned) = returned
+                && let Ok((settlement, delivery)) = returned.await
+            {
+                shared.settle_as(settlement, &claim, &range).await;
+                drop(delivery);
+            }
+            claim.settled(&range).await;
+        }
     }
 
-    async fn run_handler(self: &Arc<Shared>, sink: Arc<ConsumerSink>, delivery: Delivery) {
-        let (claim, range) = (delivery.claim().clone(), delivery.range().clone());
+    /// Queues a run of the handler. What it returns tells of the answer.
+    fn run_handler(
+        self: &Arc<Shared>,
+        sink: Arc<ConsumerSink>,
+        delivery: Delivery,
+    ) -> Option<oneshot::Receiver<(Settlement, Delivery)>> {
         let (done, returned) = oneshot::channel();
         let shared = self.clone();
         let job = move || {
@@ -304,20 +319,23 @@ impl Shared {
         self.running.fetch_add(1, Ordering::SeqCst);
         if self.handlers.run(Box::new(job)).is_err() {
             self.running.fetch_sub(1, Ordering::SeqCst);
-            return self.fail(Error::new(
+            self.fail(Error::new(
                 ErrorCode::Internal,
                 "no thread could be started to run a handler",
             ));
+            return None;
         }
-        let Ok((settlement, delivery)) = returned.await else {
-            return;
-        };
+        Some(returned)
+    }
+
+    /// Settles what has no verdict as the handler has answered.
+    async fn settle_as(&self, settlement: Settlement, claim: &Arc<Claim>, range: &Range<usize>) {
         let reason = match settlement {
             Settlement::Ack if self.options.auto_ack => {
-                return self.settle_rest(&claim, &range, Status::Completed, None);
+                return self.settle_rest(claim, range, Status::Completed, None);
             }
             // Settled by hand: the lease lives until the last verdict.
-            Settlement::Ack => return claim.settled(&range).await,
+            Settlement::Ack => return claim.settled(range).await,
             Settlement::Defer => return,
             Settlement::Nack => "the handler answered with a nack".into(),
             Settlement::NackWith(reason) => reason,
@@ -331,8 +349,7 @@ impl Shared {
                 "the handler answered with a number that is none of its answers".into()
             }
         };
-        self.settle_rest(&claim, &range, Status::Failed, Some(&reason));
-        drop(delivery);
+        self.settle_rest(claim, range, Status::Failed, Some(&reason));
     }
 
     /// The verdict of the handler for what has none; what the broker makes of it goes to the log.

@@ -16,6 +16,7 @@ closes, so a test that crashes leaves no orphan behind.
   hold          answers like `canned`, but never a pop
   slow          answers like `canned`, but one byte at a time over about a second
   canned        takes pushes and acks, hands out one message to the first pop, then 204
+  lost          answers like `canned`, but every lease is over as soon as it was given
   token-T       answers 401 unless the bearer token is T, then like `canned`
   forward       hands every request to --upstream
 """
@@ -130,7 +131,7 @@ class Script:
         elif mode == "forward":
             status, text = self.forward(method, target, body)
         else:
-            status, text = self.canned(target, body)
+            status, text = self.canned(target, body, mode == "lost")
         data = response(status, text)
         if mode == "slow":
             for i in range(len(data)):
@@ -140,7 +141,7 @@ class Script:
             conn.sendall(data)
         return NOTHING
 
-    def canned(self, target, body):
+    def canned(self, target, body, lost):
         url = urlsplit(target)
         path, query = url.path, parse_qs(url.query)
         if path.endswith("/push"):
@@ -161,11 +162,12 @@ class Script:
             doc = json.loads(body)
             acks = doc.get("acknowledgments", [doc])
             return 200, json.dumps([
-                {"index": i, "transactionId": a.get("transactionId"), "success": True, "error": None,
+                {"index": i, "transactionId": a.get("transactionId"), "success": not lost,
+                 "error": "invalid or expired lease" if lost else None,
                  "leaseReleased": True, "dlq": False, "noop": False} for i, a in enumerate(acks)])
         if path.endswith("/extend"):
-            at = "2099-01-01T00:00:00.000000Z"
-            return 200, json.dumps({"leaseId": path.split("/")[-2], "success": True, "renewed": 1,
+            at = None if lost else "2099-01-01T00:00:00.000000Z"
+            return 200, json.dumps({"leaseId": path.split("/")[-2], "success": not lost, "renewed": int(not lost),
                                     "newExpiresAt": at, "expiresAt": at, "lease_expires_at": at})
         if path.endswith("/health"):
             return 200, '{"status":"healthy","version":"1.3.0"}'

@@ -7,6 +7,7 @@ mod script;
 use std::time::Duration;
 
 use queen::{Client, ErrorCode, Item, Outcome, Settlement};
+use serde_json::Value;
 
 use script::Script;
 
@@ -80,4 +81,51 @@ fn an_old_broker_is_not_told_to_retry() {
     drop(popped);
     client.close(LONG).wait(LONG).unwrap();
     assert_eq!(server.count(), 1, "the pop alone");
+}
+
+/// What the brokers of each generation answer, and what is made of it. `result` and `error` are what a call by name has; a
+/// pop is one that needs no ack, so that nothing but the call is sent.
+#[test]
+fn q23_answers_of_every_generation_are_understood() {
+    let cases: Vec<Value> = serde_json::from_str(include_str!("scripted/answers.json")).unwrap();
+    for case in &cases {
+        let about = case["about"].as_str().unwrap();
+        let status = case["status"].as_u64().unwrap();
+        let body = case["body"].to_string();
+        let server = Script::start(move |_| script::json(status as u16, &body));
+        let client = Client::new(&server.url).unwrap();
+        let name = case["call"].as_str().unwrap();
+        let call = client.call(name, &case["params"].to_string()).unwrap();
+        assert!(call.wait_for(LONG).unwrap(), "{about}");
+        let told = call
+            .to_json()
+            .map(|text| -> Value { serde_json::from_str(&text).unwrap() });
+        let error = call
+            .error()
+            .map(|error| -> Value { serde_json::from_str(&error.to_json()).unwrap() });
+        let Some(wanted) = case.get("error") else {
+            assert_eq!(
+                (told.as_ref(), &error),
+                (case.get("result"), &None),
+                "{about}"
+            );
+            continue;
+        };
+        let error = error.unwrap_or_else(|| panic!("{about}: no error, but {told:?}"));
+        for key in ["name", "outcome", "brokerCode"] {
+            assert!(
+                wanted.get(key).is_none_or(|value| *value == error[key]),
+                "{about}: {key} of {error}"
+            );
+        }
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.contains(wanted["says"].as_str().unwrap()),
+            "{about}: {message}"
+        );
+        if let Some(result) = case.get("result") {
+            assert_eq!(told.as_ref(), Some(result), "{about}");
+        }
+        assert_eq!(server.count(), 1, "{about}: it will not get better");
+    }
 }

@@ -148,7 +148,10 @@ impl Core {
 
     /// Reads the answer to a renewal, and counts it.
     pub(super) fn read_renewal(&self, lease_id: &str, answer: Result<Bytes>) -> Result<Renewal> {
-        let renewal = answer.and_then(|body| lease::parse(lease_id, &body));
+        let renewal = match answer {
+            Ok(body) => lease::parse(lease_id, &body),
+            Err(error) => Err(lease::refusal(lease_id, error)),
+        };
         self.stats.leases.note_renewal(renewal.is_ok());
         renewal
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{QUEUE_MODE, bad_answer};
+use super::{QUEUE_MODE, bad_answer, misshapen};
 use crate::error::{Error, ErrorCode, Outcome, Result};
 
 pub(crate) const PATH: &str = "/api/v1/ack/batch";
@@ -184,7 +184,10 @@ pub(crate) fn parse(acks: &[Ack], body: &[u8]) -> Result<Vec<AckResult>> {
         Value::Array(entries) => entries,
         object => match object.get("results") {
             Some(Value::Array(entries)) => entries,
-            _ => return Err(bad_answer("ack", "it is neither a list nor has `results`")),
+            _ => {
+                let why = "it is neither a list nor has `results`";
+                return Err(misshapen("the ack", body, why));
+            }
         },
     };
     if entries.len() != acks.len() {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{bad_answer, segment};
+use super::{bad_answer, misshapen, segment};
 use crate::error::{Error, ErrorCode, Outcome, Result};
 
 pub(crate) fn path(lease_id: &str) -> Result<String> {
@@ -99,11 +99,27 @@ pub(crate) fn parse(lease_id: &str, body: &[u8]) -> Result<Renewal> {
             )
             .with_outcome(Outcome::Refused))
         }
-        None => Err(bad_answer(
+        None => Err(misshapen(
             "lease extend",
+            body,
             "it does not tell whether the lease was extended",
         )),
     }
+}
+
+/// What a refused renewal means: brokers of generation 0.7 tell of a lease that has ended with HTTP 404.
+pub(crate) fn refusal(lease_id: &str, error: Error) -> Error {
+    let status = error.http_status().unwrap_or_default();
+    let told = error.message().to_ascii_lowercase();
+    if error.code() != ErrorCode::NotFound || !told.contains("lease not found") {
+        return error;
+    }
+    Error::new(
+        ErrorCode::LeaseLost,
+        format!("lease {lease_id} cannot be renewed: {}", error.message()),
+    )
+    .with_outcome(error.outcome())
+    .with_http_status(status)
 }
 
 #[cfg(test)]

@@ -127,6 +127,23 @@ pub(crate) fn bad_answer(route: &str, why: impl std::fmt::Display) -> Error {
     .with_outcome(Outcome::Unknown)
 }
 
+/// An answer of status 2xx of another shape than is due: the refusal that it tells of, or else [`bad_answer`].
+pub(crate) fn misshapen(route: &str, body: &[u8], why: impl std::fmt::Display) -> Error {
+    match serde_json::from_slice::<Verdict>(body).map(Verdict::refusal) {
+        Ok(Some(reason)) => refused(route, &reason),
+        _ => bad_answer(route, why),
+    }
+}
+
+/// A refusal inside an answer of status 2xx.
+fn refused(route: &str, reason: &str) -> Error {
+    Error::new(
+        ErrorCode::BadRequest,
+        format!("the broker refused {route}: {reason}"),
+    )
+    .with_outcome(Outcome::Refused)
+}
+
 /// What an answer says of its own success.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -134,6 +151,16 @@ struct Verdict {
     success: Option<Value>,
     error: Option<Value>,
     message: Option<Value>,
+}
+
+impl Verdict {
+    /// Why it is none, where it says so.
+    fn refusal(self) -> Option<String> {
+        let text = |value: Option<Value>| Some(value?.as_str()?.to_owned());
+        let failed = self.success == Some(Value::Bool(false));
+        let reason = || text(self.message).unwrap_or_else(|| "no reason given".into());
+        text(self.error).or_else(|| failed.then(reason))
+    }
 }
 
 /// A JSON document of the broker, passed through as it is; null where it answers without one. A refusal inside an answer
@@ -152,17 +179,9 @@ pub(crate) fn document(route: &str, body: &Bytes) -> Result<String> {
             Verdict::default()
         }
     };
-    let text_of = |value: &Option<Value>| Some(value.as_ref()?.as_str()?.to_owned());
-    let failed = told.success == Some(Value::Bool(false));
-    let reason = || text_of(&told.message).unwrap_or_else(|| "no reason given".into());
-    let why = text_of(&told.error).or_else(|| failed.then(reason));
-    match why {
+    match told.refusal() {
         None => Ok(text.to_owned()),
-        Some(why) => Err(Error::new(
-            ErrorCode::BadRequest,
-            format!("the broker refused {route}: {why}"),
-        )
-        .with_outcome(Outcome::Refused)),
+        Some(reason) => Err(refused(route, &reason)),
     }
 }
 

@@ -97,8 +97,8 @@ impl Query {
 struct Envelope<'a> {
     success: Option<bool>,
     error: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    messages: Vec<Option<WireMessage<'a>>>,
+    #[serde(borrow)]
+    messages: Option<Vec<Option<WireMessage<'a>>>>,
     partitions_claimed: Option<u64>,
 }
 
@@ -235,18 +235,26 @@ pub(crate) fn parse(body: &Bytes, query: &Query) -> Result<Answer> {
     let text = std::str::from_utf8(body).map_err(|error| bad_answer("pop", error))?;
     let envelope: Envelope<'_> =
         serde_json::from_str(text).map_err(|error| bad_answer("pop", error))?;
-    if let Some(error) = envelope.error.filter(|_| envelope.success != Some(true)) {
-        if EMPTY.contains(&&*error) {
+    let reason = match (envelope.success, envelope.error) {
+        (Some(true), _) | (None, None) => None,
+        (_, Some(error)) => Some(error),
+        (Some(false), None) => Some("no reason given".into()),
+    };
+    if let Some(reason) = reason {
+        if EMPTY.contains(&&*reason) {
             return Ok(Answer::default());
         }
         return Err(Error::new(
             ErrorCode::Broker,
-            format!("the broker refused the pop: {error}"),
+            format!("the broker refused the pop: {reason}"),
         )
         .with_outcome(Outcome::Refused));
     }
+    let Some(messages) = envelope.messages else {
+        return Err(bad_answer("pop", "it has no `messages`"));
+    };
     let mut partitions: Vec<Vec<Message>> = Vec::new();
-    for wire in envelope.messages.into_iter().flatten() {
+    for wire in messages.into_iter().flatten() {
         let source = Source {
             queue: wire
                 .queue

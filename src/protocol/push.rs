@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{bad_answer, check_name};
+use super::{bad_answer, check_name, misshapen};
 use crate::error::{Error, ErrorCode, Outcome, Result};
 
 pub(crate) const PATH: &str = "/api/v1/push";
@@ -300,7 +300,7 @@ pub(super) fn results<'a>(
     item: impl Fn(usize) -> Option<(&'a str, bool)>,
 ) -> Result<Vec<PushResult>> {
     let entries: Vec<WireResult> =
-        serde_json::from_slice(body).map_err(|error| bad_answer("push", error))?;
+        serde_json::from_slice(body).map_err(|error| misshapen("push", body, error))?;
     let mut results: Vec<Option<PushResult>> = vec![None; count];
     for (position, entry) in entries.into_iter().enumerate() {
         let index = entry.index.unwrap_or(position);
@@ -318,7 +318,7 @@ pub(super) fn results<'a>(
         *slot = Some(PushResult {
             index,
             transaction_id: id.to_owned(),
-            message_id: entry.message_id,
+            message_id: entry.message_id.or(entry.camel_message_id),
             status,
             error: entry.error,
         });
@@ -335,8 +335,10 @@ pub(super) fn results<'a>(
 #[derive(Deserialize)]
 struct WireResult {
     index: Option<usize>,
-    #[serde(alias = "messageId")]
     message_id: Option<String>,
+    /// Two fields, so that an answer may have both spellings.
+    #[serde(rename = "messageId")]
+    camel_message_id: Option<String>,
     status: String,
     error: Option<String>,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ack::{Ack, AckResult, Status};
 use super::push::{self, Item, PushResult, WireItem};
-use super::{QUEUE_MODE, bad_answer};
+use super::{QUEUE_MODE, bad_answer, misshapen};
 use crate::error::{Error, ErrorCode, Outcome, Result};
 
 pub(crate) const PATH: &str = "/api/v1/transaction";
@@ -213,8 +213,8 @@ impl Draft {
 
     /// Reads an answer of status 200. [`ErrorCode::RolledBack`] has an entry for each operation as well.
     pub(crate) fn committed(&self, body: &[u8]) -> Result<Committed> {
-        let answer: WireAnswer =
-            serde_json::from_slice(body).map_err(|error| bad_answer("transaction", error))?;
+        let answer: WireAnswer = serde_json::from_slice(body)
+            .map_err(|error| misshapen("the transaction", body, error))?;
         if !answer.success {
             return Err(self.rolled_back(answer));
         }
@@ -305,7 +305,7 @@ impl Draft {
                 TransactionResult::Push(PushResult {
                     index,
                     transaction_id: transaction_id.clone(),
-                    message_id: told.message_id,
+                    message_id: told.message_id.or(told.snake_message_id),
                     status: status.to_owned(),
                     error,
                 })
@@ -337,8 +337,10 @@ struct WireAnswer {
 #[serde(rename_all = "camelCase", default)]
 struct WireResult {
     index: Option<usize>,
-    #[serde(alias = "message_id")]
     message_id: Option<String>,
+    /// Two fields, so that an answer may have both spellings.
+    #[serde(rename = "message_id")]
+    snake_message_id: Option<String>,
     status: Option<String>,
     duplicate: bool,
     dlq: bool,

@@ -49,7 +49,7 @@ impl Endpoint {
         if let Some(rest) = url.strip_prefix("embedded:") {
             return embedded(url, rest);
         }
-        let bad = |why: &str| invalid(format!("url `{url}` {why}"));
+        let bad = |why: &str| invalid(format!("url `{}` {why}", shown(url)));
         let parsed = Url::parse(url).map_err(|error| bad(&format!("cannot be read: {error}")))?;
         if !matches!(parsed.scheme(), "http" | "https") {
             return Err(bad("must start with http://, https:// or embedded:"));
@@ -65,6 +65,23 @@ impl Endpoint {
         Ok(Endpoint::Http(
             parsed.as_str().trim_end_matches('/').to_owned(),
         ))
+    }
+}
+
+/// A URL without what may be a secret: a user with a password, and what stands behind the path.
+pub(crate) fn shown(url: &str) -> String {
+    let (text, more) = match url.find(['?', '#']) {
+        Some(at) => (&url[..at], &url[at..=at]),
+        None => (url, ""),
+    };
+    // A password may hold any sign, so the last `@` ends it. Behind the path it is none.
+    let end = url.rfind('@').map_or(0, |at| at + 1);
+    let (scheme, _) = text.split_once(':').unwrap_or_default();
+    match end {
+        0 if more.is_empty() => text.to_owned(),
+        0 => format!("{text}{more}…"),
+        end if end > text.len() => format!("{scheme}:…"),
+        end => format!("{scheme}://…@{}{more}", &text[end..]),
     }
 }
 
@@ -136,6 +153,29 @@ fn embedded(url: &str, rest: &str) -> Result<Endpoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn c16_what_may_be_a_secret_of_a_url_is_not_shown() {
+        for plain in ["http://a:1/b", "embedded:", "httpfoo", "", "http://ä/"] {
+            assert_eq!(shown(plain), plain);
+        }
+        for (url, without) in [
+            ("http://user:s3cret@host:1/p", "http://…@host:1/p"),
+            ("ftp://s3cret@host", "ftp://…@host"),
+            ("http:user:s3cret@host", "http://…@host"),
+            ("http://user:s3c/ret@host", "http://…@host"),
+            ("http://user:s3cret@a@host", "http://…@host"),
+            ("http://host/p?token=s3cret", "http://host/p?…"),
+            ("http://host#s3cret", "http://host#…"),
+            ("http://user:s3c?ret@host", "http:…"),
+            ("user:s3cret@host", "user://…@host"),
+            ("s3cret@host", "://…@host"),
+        ] {
+            assert_eq!(shown(url), without);
+            let error = Endpoint::parse(url).unwrap_err();
+            assert!(!error.message().contains("s3c"), "{error}");
+        }
+    }
 
     #[test]
     fn embedded_places() {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-pub(crate) use self::endpoint::{Durability, Embedded, Endpoint, Place};
+pub(crate) use self::endpoint::{Durability, Embedded, Endpoint, Place, shown};
 pub use self::settings::{SETTINGS, Setting};
 
 use crate::error::{Error, ErrorCode, Result};
@@ -219,12 +219,12 @@ impl Config {
             })?;
         (setting.apply)(self, value).map_err(|why| {
             // A secret does not belong into an error message.
-            let shown = if matches!(key, "bearerToken" | "headers") {
-                "<secret>".into()
-            } else {
-                value.to_string()
+            let told = match key {
+                "bearerToken" | "headers" => "<secret>".into(),
+                "url" | "urls" => shown(&value.to_string()),
+                _ => value.to_string(),
             };
-            invalid(format!("config `{key}` is {shown}: {why}"))
+            invalid(format!("config `{key}` is {told}: {why}"))
         })
     }
 
@@ -363,6 +363,12 @@ mod tests {
         assert!(message("embedded:?sharde=x").contains("sharde"));
         assert!(message("embedded://host/x.db").contains("three slashes"));
         assert!(!message("http://user:pass@h").contains("pass@"));
+        for broken in [
+            r#"{"url":["http://u:pass@h"]}"#,
+            r#"{"urls":[5,"http://u:pass@h"]}"#,
+        ] {
+            assert!(!message(broken).contains("pass"), "{}", message(broken));
+        }
         assert!(!message(r#"{"url":"embedded:","bearerToken":"a b"}"#).contains("a b"));
     }
 }

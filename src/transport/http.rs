@@ -22,7 +22,7 @@ use super::pool::{self, Base};
 use super::retry::{self, Retry, Wire};
 use super::token::{Sent, Tokens};
 use super::{Answer, Request, inside, ms};
-use crate::config::Config;
+use crate::config::{Config, shown};
 use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::log::Logger;
 
@@ -374,11 +374,7 @@ fn head(status: u16, headers: &HeaderMap) -> Answer {
         ..Answer::default()
     };
     match status {
-        300..=399 => {
-            reply.location = header(headers, LOCATION)
-                .and_then(|target| target.split(['?', '#']).next())
-                .map(str::to_owned)
-        }
+        300..=399 => reply.location = header(headers, LOCATION).map(shown),
         429 | 503 => {
             reply.retry_after =
                 header(headers, RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()))

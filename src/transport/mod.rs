@@ -147,7 +147,7 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<Duration>,
     /// The media type of the body, if it is named.
     pub(crate) content_type: Option<String>,
-    /// Where a redirect points to, without its query.
+    /// Where a redirect points to, without what may be a secret.
     pub(crate) location: Option<String>,
     pub(crate) past: Past,
 }

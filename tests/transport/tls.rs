@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use queen::{Client, ErrorCode};
+use queen::{Client, ErrorCode, Level};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -169,5 +169,54 @@ fn tls_files_that_cannot_be_used_are_told_by_the_first_call() {
     ] {
         let error = Client::new(bad).unwrap_err();
         assert!(error.message().contains(named), "{error}");
+    }
+}
+
+#[test]
+fn c16_neither_certificates_nor_keys_are_logged() {
+    let (brokers, clients) = (Authority::new(), Authority::new());
+    let (server, _) = brokers.server("127.0.0.1", Some(&clients));
+    clients.sign("client");
+    let key = std::fs::read_to_string(clients.file("key.pem")).unwrap();
+    let certificate = std::fs::read_to_string(clients.file("cert.pem")).unwrap();
+    // The same key with an end that is broken, no key at all, and a certificate where the key should be.
+    std::fs::write(clients.file("half.pem"), &key[..key.len() - 40]).unwrap();
+    std::fs::write(clients.file("none.pem"), "s3cret").unwrap();
+    let pem = format!("{key}{certificate}");
+    let mut secrets: Vec<&str> = pem.lines().filter(|line| !line.starts_with("--")).collect();
+    secrets.push("s3cret");
+    assert!(secrets.len() > 5);
+    let lines = Arc::new(Mutex::new(String::new()));
+    for (file, well) in [
+        ("key.pem", true),
+        ("half.pem", false),
+        ("none.pem", false),
+        ("cert.pem", false),
+    ] {
+        let identity = format!(
+            r#","tlsCertFile":{:?},"tlsKeyFile":{:?}"#,
+            clients.file("cert.pem"),
+            clients.file(file)
+        );
+        let client = client(&[&server.url], &(brokers.trusted() + &identity));
+        let log = lines.clone();
+        client.set_log(
+            Level::Debug,
+            Some(Arc::new(move |_, line| log.lock().unwrap().push_str(line))),
+        );
+        let pushed = push(&client).wait(LONG);
+        assert_eq!(pushed.is_ok(), well, "{file}: {pushed:?}");
+        if let Err(error) = pushed {
+            assert_eq!(error.code(), ErrorCode::InvalidConfig, "{error}");
+            assert!(error.message().contains("tlsKeyFile"), "{error}");
+            lines.lock().unwrap().push_str(&error.to_json());
+        }
+        lines.lock().unwrap().push_str(&format!("{client:?}"));
+        client.close(LONG).wait(LONG).unwrap();
+    }
+    let lines = lines.lock().unwrap();
+    assert!(lines.contains("transport"), "something was logged: {lines}");
+    for secret in secrets {
+        assert!(!lines.contains(secret), "{secret} is in {lines}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod balance;
 mod identity;
+mod paths;
 mod retry;
 #[path = "../support/script.rs"]
 #[allow(dead_code, reason = "each test program uses its own part")]

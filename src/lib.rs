@@ -23,6 +23,20 @@
 //! client.close(Duration::from_secs(10)).wait(Duration::from_secs(11))?;
 //! # Ok::<(), queen::Error>(())
 //! ```
+//!
+//! # What may change
+//!
+//! Versions follow [Semantic Versioning](https://semver.org). A minor version may add fields to options and variants to
+//! enums: write options as `PushOptions { timeout_millis: Some(500), ..PushOptions::default() }`, and an arm for the rest
+//! where an enum is `#[non_exhaustive]`. Errors are told apart by [`ErrorCode`], [`Outcome`] and
+//! [`Error::broker_code`]; the text of a message is for people. JSON documents
+//! of libqueen gain keys.
+//!
+//! # Threads and futures
+//!
+//! Everything here is [`Send`] and [`Sync`]. [`Pending`] needs no runtime of the caller's, and awaiting it is cancel-safe.
+//! Handlers of consumers run on threads of their own and may block; sinks and hooks run on threads of the library and
+//! must not.
 #![deny(unsafe_code, missing_docs)]
 
 mod admin;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 /// How much a record matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Level {
     /// Something was lost or cannot go on.
     Error = 1,

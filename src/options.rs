@@ -128,6 +128,7 @@ impl Default for BufferOptions {
 /// What happens to a push that finds its buffer full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum WhenFull {
     /// It completes when there is room, or fails with [`ErrorCode::Timeout`] at its deadline and keeps nothing.
     #[default]

@@ -15,8 +15,12 @@ use crate::runtime::{self, Role, lock};
 /// A running operation of the background runtime. It completes exactly once: with a result, an error, a timeout,
 /// cancelled or closed.
 ///
-/// Await it in any async runtime, or [`wait`](Pending::wait) for it on a plain thread. Dropping it does not cancel the
-/// operation. Clones are the same operation.
+/// Await it in any async runtime, or [`wait`](Pending::wait) for it on a plain thread. Clones are the same operation.
+///
+/// Awaiting is cancel-safe: the operation runs in the background, polled or not, so a future that is dropped in a `select!` or
+/// by a timeout ends the waiting and nothing else. What was pushed is pushed; a clone, or the same value awaited by
+/// `&mut`, has the result. [`cancel`](Pending::cancel) is how an operation is ended early. The one that nobody holds any
+/// more works on, but the messages of a pop that nobody can take go back to the broker.
 /// ```
 /// use queen::{Client, ErrorCode};
 /// use std::time::Duration;

@@ -34,6 +34,7 @@ pub struct Group(Call);
 
 /// Where a seek goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SeekTo<'a> {
     /// Behind the newest message.
     End,

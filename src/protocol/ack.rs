@@ -12,6 +12,7 @@ pub(crate) const PATH: &str = "/api/v1/ack/batch";
 /// What a consumer has decided about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Status {
     /// Done.
     #[serde(alias = "success", alias = "acked", alias = "ok")]

@@ -89,7 +89,7 @@ numbers! {
         refused,
         /// HTTP 5xx.
         broker,
-        /// An answer that breaks the protocol.
+        /// No HTTP, a redirect, or an answer beyond `maxAnswerBytes`.
         bad_answer,
         /// Anything else, such as a store that cannot be opened.
         other,

@@ -275,7 +275,7 @@ impl House {
     fn stats(&self) -> Statistics {
         let (messages, bytes) = self.core.budget.used();
         self.core.stats.snapshot(Gauges {
-            retries: self.core.transport.resent(),
+            retries: self.core.transport.resent() + self.core.stats.push_retries.get(),
             pending: PendingStats {
                 messages: messages as u64,
                 bytes: bytes as u64,
@@ -378,7 +378,7 @@ impl House {
                 ],
             );
         }
-        let aborted = core.abort_rest();
+        let aborted = self.producer.abort_rest() + core.abort_rest();
         self.hub.abandon_all();
         core.transport.close().await;
         // What the host gave along with its callbacks is freed on the dispatcher.

@@ -58,6 +58,11 @@ impl Workers {
         )
     }
 
+    /// A thread that runs short jobs of the library in order.
+    pub(crate) fn timer() -> Arc<Workers> {
+        Workers::new("queen-timer", Role::Library, 1, IDLE)
+    }
+
     /// For callbacks of no client: threads that are gone right after their work.
     pub(crate) fn without_client() -> Arc<Workers> {
         Workers::new(

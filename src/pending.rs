@@ -52,7 +52,24 @@ struct State {
     permit: Option<Permit>,
     wakers: Vec<Waker>,
     hooks: Vec<Box<dyn FnOnce() + Send>>,
-    transaction_ids: Vec<String>,
+    transaction_ids: Option<Arc<Vec<String>>>,
+    keeper: Option<(Arc<dyn Keeper>, Ticket)>,
+    /// Threads that wait.
+    waiting: usize,
+    /// Whether a task listens for the end.
+    listened: bool,
+}
+
+/// Who carries operations and must know of those that end by themselves: cancelled, at their deadline, or by a close.
+pub(crate) trait Keeper: Send + Sync {
+    fn ended(self: Arc<Self>, ticket: Ticket);
+}
+
+/// By what a keeper knows an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) index: u32,
+    pub(crate) number: u64,
 }
 
 /// What the end of an operation depends on, so that a wait that can never end is refused.
@@ -123,7 +140,30 @@ impl<T: Clone> Pending<T> {
 
     /// Notes the ids under which a push may have been stored, for errors whose outcome is unknown.
     pub(crate) fn note_transaction_ids(&self, ids: Vec<String>) {
-        lock(&self.0.state).transaction_ids = ids;
+        lock(&self.0.state).transaction_ids = Some(Arc::new(ids));
+    }
+
+    /// An operation that a keeper carries, with its share of the client's bounds and the ids of its messages.
+    pub(crate) fn kept(permit: Permit, transaction_ids: Arc<Vec<String>>) -> Self {
+        let pending = Pending::new(WaitsFor::Broker);
+        let mut state = lock(&pending.0.state);
+        state.permit = Some(permit);
+        state.transaction_ids = Some(transaction_ids);
+        drop(state);
+        pending
+    }
+
+    /// Says who is told when the operation ends by itself. It must not have ended yet.
+    pub(crate) fn keep(&self, keeper: Arc<dyn Keeper>, ticket: Ticket) {
+        lock(&self.0.state).keeper = Some((keeper, ticket));
+    }
+
+    /// Completes the operation on behalf of its keeper, who is not told.
+    pub(crate) fn settle(&self, result: Result<T>) -> bool {
+        self.complete_with(|state| {
+            state.keeper = None;
+            result
+        })
     }
 
     /// Called right before bytes leave. `false`: the operation is over, send nothing.
@@ -146,10 +186,10 @@ impl<T: Clone> Pending<T> {
             } else {
                 Outcome::NotApplied
             };
-            let ids = std::mem::take(&mut state.transaction_ids);
+            let ids = state.transaction_ids.take();
             Err(Error::new(code, message)
                 .with_outcome(outcome)
-                .with_transaction_ids(ids))
+                .with_transaction_ids(ids.map(Arc::unwrap_or_clone).unwrap_or_default()))
         })
     }
 
@@ -165,20 +205,30 @@ impl<T: Clone> Pending<T> {
         state.complete = true;
         let wakers = std::mem::take(&mut state.wakers);
         let hooks = std::mem::take(&mut state.hooks);
+        let keeper = state.keeper.take();
+        let (waiting, listened) = (state.waiting > 0, state.listened);
         let permit = if state.keep_permit {
             None
         } else {
             state.permit.take()
         };
         drop(state);
-        shared.done.notify_all();
-        shared.cancelled.notify_waiters();
+        // Each of these would cost a system call or a lock, even with nobody there.
+        if waiting {
+            shared.done.notify_all();
+        }
+        if listened {
+            shared.cancelled.notify_waiters();
+        }
         drop(permit);
         for waker in wakers {
             waker.wake();
         }
         for hook in hooks {
             hook();
+        }
+        if let Some((keeper, ticket)) = keeper {
+            keeper.ended(ticket);
         }
         true
     }
@@ -194,9 +244,14 @@ impl<T: Clone> Pending<T> {
         let notified = self.0.cancelled.notified();
         tokio::pin!(notified);
         notified.as_mut().enable();
-        if !self.is_complete() {
-            notified.await;
+        {
+            let mut state = lock(&self.0.state);
+            if state.complete {
+                return;
+            }
+            state.listened = true;
         }
+        notified.await;
     }
 
     /// Whether the result is there.
@@ -235,11 +290,13 @@ impl<T: Clone> Pending<T> {
             if left.is_zero() {
                 return Ok(false);
             }
+            state.waiting += 1;
             state = shared
                 .done
                 .wait_timeout(state, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+            state.waiting -= 1;
         }
     }
 

@@ -101,7 +101,9 @@ impl Queue {
         self
     }
 
-    /// Pushes messages in one request, or into the buffer. Calls of one client to one partition are stored in the order of the calls.
+    /// Pushes messages in one request, or into the buffer. Calls of one client to one partition are stored in the order of
+    /// the calls. A push goes out at once while none is in flight; those that come meanwhile share the next request
+    /// ([`Config::coalesce_pushes`](crate::Config::coalesce_pushes)), and each gets its own result.
     pub fn push(&self, items: &[Item<'_>]) -> Pending<Vec<PushResult>> {
         self.push_with(items, &PushOptions::default())
     }

@@ -282,7 +282,14 @@ fn requests(moved: &mut Moved, server: &Script) {
 
     let server = broker(&Arc::default());
     let patient = self::client(&server.url, json!({"retryAttempts": 2}));
-    let again = with(&[("requests.retries", 1), ("messages.queued", 1)]);
+    // Each attempt of a push is a request of its own.
+    let again = [
+        ("requests.push", 2),
+        ("latency.push.count", 2),
+        ("failures.broker", 1),
+        ("requests.retries", 1),
+        ("messages.queued", 1),
+    ];
     moved.by(&patient, &again, || push(&patient, &["fail once"]).unwrap());
     let other = [("requests.other", 1), ("latency.other.count", 1)];
     moved.by(&patient, &other, || {

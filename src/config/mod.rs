@@ -58,6 +58,12 @@ pub struct Config {
     pub max_pending_messages: usize,
     /// Bound on bytes handed over and not complete.
     pub max_pending_bytes: usize,
+    /// Whether direct pushes that come while others are in flight share a request.
+    pub coalesce_pushes: bool,
+    /// How long a request of such pushes waits for the callers that the answer before it has released.
+    pub gather_micros: u64,
+    /// Bound on requests of direct pushes in flight.
+    pub max_push_lanes: usize,
     /// Bound on messages in all buffers of the client together.
     pub max_buffered_messages: usize,
     /// Bound on their bytes.
@@ -160,6 +166,9 @@ impl Config {
             bearer_token: None,
             max_pending_messages: 100_000,
             max_pending_bytes: 128 << 20,
+            coalesce_pushes: true,
+            gather_micros: 200,
+            max_push_lanes: 16,
             max_buffered_messages: 1_000_000,
             max_buffered_bytes: 256 << 20,
             statistics_interval_millis: 0,

@@ -279,6 +279,39 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "coalescePushes",
+        kind: "boolean",
+        default: "true",
+        range: "true, false",
+        doc: "Whether direct pushes that come while others are in flight leave together in the next request. `false` sends each call in a request of its own.",
+        apply: |config, value| {
+            config.coalesce_pushes = boolean(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "gatherMicros",
+        kind: "integer, microseconds",
+        default: "200",
+        range: "0 to 100000",
+        doc: "The longest that a request waits for the callers whom the answer to the one before has released, where others wait already. A caller alone never waits. 0 waits for nobody.",
+        apply: |config, value| {
+            config.gather_micros = integer(value, 0, 100_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "maxPushLanes",
+        kind: "integer",
+        default: "16",
+        range: "1 to 64",
+        doc: "Bound on requests of direct pushes in flight; how many there are below it follows what the brokers answer fastest. Without `coalescePushes` there is none.",
+        apply: |config, value| {
+            config.max_push_lanes = integer(value, 1, 64)? as usize;
+            Ok(())
+        },
+    },
+    Setting {
         name: "maxBufferedMessages",
         kind: "integer",
         default: "1000000",
@@ -509,6 +542,9 @@ mod tests {
                 config.max_buffered_messages.to_string(),
             ),
             ("maxBufferedBytes", config.max_buffered_bytes.to_string()),
+            ("coalescePushes", config.coalesce_pushes.to_string()),
+            ("gatherMicros", config.gather_micros.to_string()),
+            ("maxPushLanes", config.max_push_lanes.to_string()),
             (
                 "statisticsIntervalMillis",
                 config.statistics_interval_millis.to_string(),

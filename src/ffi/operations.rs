@@ -9,6 +9,9 @@ use crate::{Ack, AckOptions, Error, FlushOptions, PopOptions, PushOptions, Renew
 
 /// Pushes messages to one partition in one request. Calls of one client to one partition are stored in call order.
 ///
+/// A push goes out at once while none is in flight; those that come meanwhile share the next request (configuration:
+/// coalescePushes, gatherMicros), and each gets its own result.
+///
 /// `queue` is the name. `partition` may be NULL for "Default". `items` is a JSON array of
 /// `{"payload": any, "transactionId"?: string, "traceId"?: string}` of `items_len` bytes; payloads are stored byte for
 /// byte, missing transaction ids are minted. `options` is a JSON object or NULL: `timeoutMillis`, `buffer`,
@@ -23,8 +26,9 @@ use crate::{Ack, AckOptions, Error, FlushOptions, PopOptions, PushOptions, Renew
 /// With `classicItems` true, items may have any form, as in the classic clients: one value or an array; an object's payload
 /// is what it has under `data`, else under `payload`, else the object itself.
 ///
-/// Result: `[{"index", "transactionId", "messageId", "status", "error"?}]`; "queued", "duplicate" and "buffered" are
-/// successes. Errors: QUEEN_E_PARTIAL when some were refused; QUEEN_E_WOULD_BLOCK beyond maxPendingMessages or
+/// Result: `[{"index", "transactionId", "messageId", "status", "error"?, "resent"?}]`; "queued", "duplicate" and "buffered"
+/// are successes. `resent` is true with a "duplicate" that may be its own, because the call was sent before without an
+/// answer. Errors: QUEEN_E_PARTIAL when some were refused; QUEEN_E_WOULD_BLOCK beyond maxPendingMessages or
 /// maxPendingBytes, or with a full buffer, nothing was kept; bad arguments, transport and broker errors. An error of unknown outcome lists the
 /// transaction ids with which the push may be repeated.
 ///

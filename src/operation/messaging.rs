@@ -27,7 +27,8 @@ pub(super) const fn described(
 
 static PUSH: Operation = Operation {
     name: "push",
-    summary: "Stores messages in one partition, in one request. Missing transaction ids are minted.",
+    summary: "Stores messages in one partition, in one request, which it may share with other calls. Missing transaction ids \
+              are minted.",
     parameters: &[
         QUEUE,
         described(
@@ -59,8 +60,9 @@ static PUSH: Operation = Operation {
         ),
         TIMEOUT,
     ],
-    result: "`[{\"index\", \"transactionId\", \"messageId\", \"status\", \"error\"?}]`, status `queued`, `duplicate`, \
-             `buffered` (successes), `failed` or `error`",
+    result: "`[{\"index\", \"transactionId\", \"messageId\", \"status\", \"error\"?, \"resent\"?}]`, status `queued`, \
+             `duplicate`, `buffered` (successes), `failed` or `error`; `resent` is true with a `duplicate` that may be its own, \
+             because the call was sent before without an answer",
     run: Run::Typed(|client, params| {
         let params: PushParams<'_> = read("push", params)?;
         let options = PushOptions {

@@ -180,6 +180,7 @@ pub(super) fn is_refusal(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::address::{Address, Scope};
+    use super::super::lanes::Lanes;
     use super::super::room::Admit;
     use super::super::state::{Bounds, State};
     use super::*;
@@ -203,7 +204,7 @@ mod tests {
             bytes: 1 << 20,
         };
         Bench {
-            state: State::new(bounds),
+            state: State::new(bounds, Lanes::for_tests()),
             now: Instant::now(),
             options: BufferOptions {
                 message_count,
@@ -423,7 +424,7 @@ mod tests {
         bench.state.landed(&flight, false, bench.now);
         assert!(turn.try_recv().is_ok());
         assert!(bench.take().is_none(), "the direct push has the turn");
-        bench.state.settled(number);
+        bench.state.settled(number, bench.now);
         bench.state.pass_on(&address, bench.now);
         bench.sleep(1000);
         assert_eq!(bench.land_all(), [vec![2, 3]]);

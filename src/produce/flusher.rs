@@ -61,6 +61,7 @@ impl Producer {
         }
         drop(left);
         self.closing.send_replace(true);
+        self.gathering.seal();
         self.changed.notify_waiters();
         // They end at once and report their messages.
         let _ = tokio::time::timeout(patience, async {

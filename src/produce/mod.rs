@@ -5,33 +5,46 @@ mod accept;
 mod address;
 mod backoff;
 mod buffer;
+mod calls;
+mod direct;
 mod flights;
 mod flusher;
+mod fuse;
+#[cfg(test)]
+mod lane_tests;
+mod lanes;
+mod outcome;
+mod places;
 mod report;
 mod room;
+mod sender;
 mod state;
 mod turns;
 mod unsettled;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use self::address::Address;
+use self::fuse::Fused;
+use self::lanes::{LaneOptions, Lanes};
+use self::outcome::Rules;
 use self::report::Reports;
+use self::sender::Lane;
 use self::state::{Bounds, State};
 use crate::core::Core;
+use crate::dispatch::Workers;
 use crate::error::{Error, ErrorCode, Result};
-use crate::log::Level;
 use crate::options::{FlushOptions, PushOptions};
 use crate::pending::Pending;
-use crate::protocol::push::{self, Item, Push, PushResult};
+use crate::protocol::push::{Item, Push, PushResult};
 use crate::runtime::lock;
 use crate::stats::BufferStats;
-use crate::transport::{self, Repeat, Request};
+use crate::transport;
 
 pub(crate) use self::address::Scope;
 pub use self::report::{DeliveryReport, DeliveryStatus, ReportSink};
@@ -46,6 +59,11 @@ pub(crate) struct Producer {
     /// Something was settled.
     changed: Notify,
     closing: watch::Sender<bool>,
+    /// Says that a deadline or the end of a pause comes earlier than was thought.
+    time: Arc<Notify>,
+    /// The thread that ends the short waiting of lanes: the timers of the runtime count whole milliseconds.
+    gathering: Arc<Workers>,
+    runtime: OnceLock<Handle>,
 }
 
 impl Producer {
@@ -54,24 +72,74 @@ impl Producer {
             messages: core.config.max_buffered_messages,
             bytes: core.config.max_buffered_bytes,
         };
+        let config = &core.config;
+        let lanes = LaneOptions {
+            fuses: config.coalesce_pushes,
+            gather: Duration::from_micros(config.gather_micros),
+            most: match config.coalesce_pushes {
+                true => config.max_push_lanes,
+                false => usize::MAX / 2,
+            },
+        };
+        let rules = Rules {
+            rounds: config.retry_attempts,
+            delay: Duration::from_millis(config.retry_delay_millis),
+            longest_pause: Duration::from_millis(config.retry_max_delay_millis),
+        };
         Arc::new(Producer {
             core: core.clone(),
-            state: Mutex::new(State::new(bounds)),
+            state: Mutex::new(State::new(bounds, Lanes::new(lanes, rules))),
             reports: Reports::default(),
             look: Notify::new(),
             changed: Notify::new(),
             closing: watch::Sender::new(false),
+            time: Arc::default(),
+            gathering: Workers::timer(),
+            runtime: OnceLock::new(),
         })
+    }
+
+    /// The background runtime, which lives as long as any client.
+    fn runtime(&self) -> Result<&Handle> {
+        match self.runtime.get() {
+            Some(runtime) => Ok(runtime),
+            None => {
+                let runtime = self.core.runtime()?;
+                Ok(self.runtime.get_or_init(|| runtime))
+            }
+        }
     }
 
     /// Changes the state, then does what the change left to be done without the lock.
     fn change<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let (result, request) = self.change_with(change);
+        if let Some(request) = request {
+            self.core.detach(Lane::new(self, request).run());
+        }
+        result
+    }
+
+    /// The same for a lane, which sends the first request itself.
+    fn change_and_take(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut State, Instant),
+    ) -> Option<Fused> {
+        self.change_with(change).1
+    }
+
+    fn change_with<R>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut State, Instant) -> R,
+    ) -> (R, Option<Fused>) {
         let now = Instant::now();
         let mut state = lock(&self.state);
         let result = change(&mut state, now);
+        // Whatever has freed a line, a lane may be idle.
+        state.start(now);
         let after = state.take_after();
         let start = after.wake && !state.running && !state.is_done();
         state.running |= start;
+        let keep_time = after.look && !std::mem::replace(&mut state.keeps_time, true);
         drop(state);
         for (pending, results) in after.accepted {
             pending.complete(Ok(results));
@@ -81,7 +149,36 @@ impl Producer {
         } else if after.wake {
             self.look.notify_one();
         }
-        result
+        if keep_time {
+            self.core.detach(Producer::keep_time(Arc::downgrade(self)));
+        } else if after.look {
+            self.time.notify_one();
+        }
+        if let Some(until) = after.gather {
+            self.gather_until(until);
+        }
+        for pending in after.expired {
+            pending.abort(ErrorCode::Timeout, "no answer before the deadline");
+        }
+        let mut requests = after.requests.into_iter();
+        let first = requests.next();
+        for request in requests {
+            self.core.detach(Lane::new(self, request).run());
+        }
+        (result, first)
+    }
+
+    /// Ends the waiting of a lane at that time.
+    fn gather_until(self: &Arc<Self>, until: Instant) {
+        let producer = self.clone();
+        let job = Box::new(move || {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+            producer.change(|state, now| state.gathered(now));
+        });
+        if let Err(job) = self.gathering.run(job) {
+            // The client closes, or there can be no thread: whoever is here waits that long.
+            job();
+        }
     }
 
     /// Pushes items to one partition in one request, or into the buffer of the partition.
@@ -104,104 +201,6 @@ impl Producer {
                 Err(error) => Pending::finished(Err(error)),
             },
         }
-    }
-
-    fn push_now(
-        self: &Arc<Producer>,
-        address: Address,
-        push: Push,
-        deadline: Instant,
-    ) -> Pending<Vec<PushResult>> {
-        let cost = (push.transaction_ids.len(), push.body.len());
-        let producer = self.clone();
-        self.core.start(cost, deadline, move |pending| {
-            pending.note_transaction_ids(push.transaction_ids.clone());
-            let messages = push.transaction_ids.len();
-            let (address, number, turn) =
-                producer.change(|state, now| state.join(address, messages, now));
-            let (settled, ended, place) = (producer.clone(), pending.clone(), address.clone());
-            pending.when_complete(move || settled.note_end(number, &place, &ended));
-            let ticket = Ticket::new(&producer, address, turn);
-            async move {
-                ticket.turn().await;
-                if !pending.mark_sent() {
-                    return Err(Error::new(ErrorCode::Cancelled, "the call was cancelled"));
-                }
-                // The items have their ids, so that the broker takes a repeat for a duplicate.
-                let request =
-                    Request::post(push::PATH, push.body.clone(), deadline).repeat(Repeat::Safe);
-                let answer = producer
-                    .core
-                    .send(&request)
-                    .await
-                    .and_then(transport::Answer::success);
-                drop(ticket);
-                let body = answer
-                    .map_err(|error| error.with_transaction_ids(push.transaction_ids.clone()))?;
-                let results = push
-                    .results(&body)
-                    .map_err(|error| error.with_transaction_ids(push.transaction_ids.clone()))?;
-                producer.count(&results);
-                match push::partial(&results) {
-                    None => Ok(results),
-                    Some(error) => Err(error.with_transaction_ids(push.transaction_ids.clone())),
-                }
-            }
-        })
-    }
-
-    /// A direct push has completed.
-    fn note_end(
-        self: &Arc<Self>,
-        number: u64,
-        address: &Address,
-        ended: &Pending<Vec<PushResult>>,
-    ) {
-        self.change(|state, _| state.settled(number));
-        self.changed.notify_waiters();
-        let (level, message, outcome) = match ended.result() {
-            // Nobody may be looking at the future.
-            Some(Err(error)) => (
-                Level::Warn,
-                "a push did not go well",
-                ("error", error.to_string().into()),
-            ),
-            Some(Ok(results)) => (
-                Level::Debug,
-                "messages were pushed",
-                ("messages", results.len().into()),
-            ),
-            None => return,
-        };
-        let logger = &self.core.logger;
-        if logger.wants(level) {
-            logger.log(level, "producer.push", message, &address.fields(&[outcome]));
-        }
-    }
-
-    /// Lines up in several partitions at once, with that many messages for each: behind everything that was pushed there
-    /// before. Where several take the same partitions, all see the others in the same order.
-    pub(crate) fn line_up<T: Clone + Send + Sync + 'static>(
-        self: &Arc<Producer>,
-        places: BTreeMap<(String, String), usize>,
-        ended: &Pending<T>,
-    ) -> Places {
-        let mut numbers = Vec::with_capacity(places.len());
-        let tickets = self.change(|state, now| {
-            let join = |((queue, partition), messages): ((String, String), usize)| {
-                let (address, number, turn) =
-                    state.join(Address::new(&queue, &partition), messages, now);
-                numbers.push(number);
-                Ticket::new(self, address, turn)
-            };
-            places.into_iter().map(join).collect()
-        });
-        let producer = self.clone();
-        ended.when_complete(move || {
-            producer.change(|state, _| numbers.iter().for_each(|number| state.settled(*number)));
-            producer.changed.notify_waiters();
-        });
-        Places(tickets)
     }
 
     fn count(&self, results: &[PushResult]) {
@@ -339,67 +338,6 @@ struct Hurry(Arc<Producer>);
 impl Drop for Hurry {
     fn drop(&mut self) {
         lock(&self.0.state).hurried -= 1;
-    }
-}
-
-/// A direct push's place in the line of its partition. Dropping it lets the next one go.
-struct Ticket {
-    producer: Arc<Producer>,
-    address: Arc<Address>,
-    /// Empty when the turn came at once.
-    turn: tokio::sync::Mutex<Option<oneshot::Receiver<()>>>,
-}
-
-/// The places of a transaction in the lines of its partitions. Dropping them lets the next ones go.
-pub(crate) struct Places(Vec<Ticket>);
-
-impl Places {
-    /// Waits for the turn in every line.
-    pub(crate) async fn turn(&self) {
-        for ticket in &self.0 {
-            ticket.turn().await;
-        }
-    }
-}
-
-impl Ticket {
-    fn new(
-        producer: &Arc<Producer>,
-        address: Arc<Address>,
-        turn: Option<oneshot::Receiver<()>>,
-    ) -> Ticket {
-        Ticket {
-            producer: producer.clone(),
-            address,
-            turn: tokio::sync::Mutex::new(turn),
-        }
-    }
-
-    async fn turn(&self) {
-        let mut turn = self.turn.lock().await;
-        if let Some(receiver) = turn.as_mut() {
-            let _ = receiver.await;
-            *turn = None;
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let (turn, address) = (self.turn.get_mut(), &self.address);
-        self.producer.change(|state, now| {
-            let had_turn = match turn {
-                None => true,
-                // Turns are given under the lock, so after the close none can come any more.
-                Some(receiver) => {
-                    receiver.close();
-                    receiver.try_recv().is_ok()
-                }
-            };
-            if had_turn {
-                state.pass_on(address, now);
-            }
-        });
     }
 }
 

@@ -1,13 +1,16 @@
 //! What a producer keeps: the lines to the partitions, their buffers, and what all buffers share. Bookkeeping alone: the
 //! time comes from outside, and what has to be done without the lock is left in `after`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::address::Address;
 use super::buffer::{Buffer, Message};
+use super::calls::Calls;
+use super::fuse::Fused;
+use super::lanes::Lanes;
 use super::turns::{Holder, Line};
 use crate::pending::Pending;
 use crate::protocol::push::PushResult;
@@ -26,6 +29,14 @@ pub(super) struct After {
     pub(super) accepted: Vec<(Pending<Vec<PushResult>>, Vec<PushResult>)>,
     /// Whether the task that sends has something new to look at.
     pub(super) wake: bool,
+    /// Direct pushes that leave now.
+    pub(super) requests: Vec<Fused>,
+    /// When a lane that gathers has waited long enough.
+    pub(super) gather: Option<Instant>,
+    /// Whether the task that keeps the time has to look earlier than it meant to.
+    pub(super) look: bool,
+    /// Direct pushes whose deadline has come.
+    pub(super) expired: Vec<Pending<Vec<PushResult>>>,
 }
 
 /// Numbers of the buffers, for the statistics.
@@ -42,8 +53,13 @@ pub(super) struct Counts {
 pub(super) struct State {
     pub(super) bounds: Bounds,
     pub(super) last_call: u64,
-    /// The direct pushes that are not settled, with how many messages each has.
-    pub(super) calls: BTreeMap<u64, (Arc<Address>, usize)>,
+    /// The direct pushes that are not settled.
+    pub(super) calls: Calls,
+    pub(super) lanes: Lanes,
+    /// When the task that keeps the time looks next; none when it is not there.
+    pub(super) looks_at: Option<Instant>,
+    /// Whether that task is there.
+    pub(super) keeps_time: bool,
     pub(super) lines: HashMap<Arc<Address>, Line>,
     pub(super) buffers: usize,
     /// Messages in buffers and in flight from there, and what they cost.
@@ -69,11 +85,14 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(bounds: Bounds) -> State {
+    pub(super) fn new(bounds: Bounds, lanes: Lanes) -> State {
         State {
             bounds,
             last_call: 0,
-            calls: BTreeMap::new(),
+            calls: Calls::new(),
+            lanes,
+            looks_at: None,
+            keeps_time: false,
             lines: HashMap::new(),
             buffers: 0,
             messages: 0,
@@ -114,11 +133,7 @@ impl State {
     }
 
     pub(super) fn line(&mut self, address: &Arc<Address>) -> &mut Line {
-        self.lines.entry(address.clone()).or_insert(Line {
-            holder: Holder::Nobody,
-            behind: VecDeque::new(),
-            buffer: None,
-        })
+        self.lines.entry(address.clone()).or_insert_with(Line::new)
     }
 
     pub(super) fn drop_buffer(&mut self, address: &Arc<Address>) {

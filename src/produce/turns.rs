@@ -9,12 +9,17 @@ use tokio::time::Instant;
 use super::address::{Address, Scope};
 use super::backoff;
 use super::buffer::Buffer;
+use super::calls::{Call, Calls};
+use super::fuse::Parcel;
 use super::state::State;
+use crate::pending::Ticket;
 
 /// What waits for its turn to send.
 pub(super) enum Turn {
     /// A direct push.
-    Call(oneshot::Sender<()>),
+    Push(Box<Parcel>),
+    /// A transaction.
+    Place(oneshot::Sender<()>),
     /// The messages of the buffer up to that call.
     Flush(u64),
 }
@@ -23,6 +28,7 @@ pub(super) enum Turn {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Holder {
     Nobody,
+    /// Direct pushes in flight, or a transaction.
     Call,
     Flush(u64),
 }
@@ -32,34 +38,69 @@ pub(super) struct Line {
     pub(super) holder: Holder,
     pub(super) behind: VecDeque<Turn>,
     pub(super) buffer: Option<Box<Buffer>>,
+    /// Messages of the direct pushes that wait.
+    pub(super) messages: usize,
+    /// Direct pushes in line that have ended.
+    pub(super) dead: usize,
+    /// Whether it stands among those that lanes take from.
+    pub(super) ready: bool,
+    /// Until then its direct pushes wait, after a failure.
+    pub(super) resume_at: Option<Instant>,
+}
+
+impl Line {
+    pub(super) fn new() -> Line {
+        Line {
+            holder: Holder::Nobody,
+            behind: VecDeque::new(),
+            buffer: None,
+            messages: 0,
+            dead: 0,
+            ready: false,
+            resume_at: None,
+        }
+    }
+
+    /// A direct push that was in line no longer waits there.
+    pub(super) fn leave(&mut self, calls: &mut Calls, ticket: Ticket) {
+        match calls.get_mut(ticket) {
+            Some(call) if call.waiting => {
+                call.waiting = false;
+                self.messages -= call.messages;
+            }
+            // It has ended, and that was noted.
+            _ => self.dead = self.dead.saturating_sub(1),
+        }
+    }
 }
 
 impl State {
-    /// A direct push takes its place: behind everything that was pushed to the partition before, buffered or not. It has
+    /// A transaction takes its place: behind everything that was pushed to the partition before, buffered or not. It has
     /// the turn at once, or when the receiver says so.
     pub(super) fn join(
         &mut self,
         address: Address,
         messages: usize,
         now: Instant,
-    ) -> (Arc<Address>, u64, Option<oneshot::Receiver<()>>) {
+    ) -> (Arc<Address>, Ticket, Option<oneshot::Receiver<()>>) {
         let address = self.key(address);
         self.cover(&address, now);
         self.last_call += 1;
-        let number = self.last_call;
-        self.calls.insert(number, (address.clone(), messages));
+        let call = Call {
+            address: address.clone(),
+            messages,
+            pending: None,
+            waiting: false,
+        };
+        let ticket = self.calls.insert(self.last_call, call, None, now);
         let line = self.line(&address);
-        if line.holder == Holder::Nobody {
+        if line.holder == Holder::Nobody && line.behind.is_empty() {
             line.holder = Holder::Call;
-            return (address, number, None);
+            return (address, ticket, None);
         }
         let (sender, receiver) = oneshot::channel();
-        line.behind.push_back(Turn::Call(sender));
-        (address, number, Some(receiver))
-    }
-
-    pub(super) fn settled(&mut self, number: u64) {
-        self.calls.remove(&number);
+        line.behind.push_back(Turn::Place(sender));
+        (address, ticket, Some(receiver))
     }
 
     /// The next in line has its turn, if there is one.
@@ -68,9 +109,14 @@ impl State {
             return;
         };
         line.holder = loop {
-            match line.behind.pop_front() {
+            match line.behind.front() {
                 None => break Holder::Nobody,
-                Some(Turn::Call(next)) => {
+                Some(Turn::Push(parcel)) if !parcel.pending.is_complete() => break Holder::Nobody,
+                Some(_) => {}
+            }
+            match line.behind.pop_front() {
+                Some(Turn::Push(ended)) => line.leave(&mut self.calls, ended.ticket),
+                Some(Turn::Place(next)) => {
                     if next.send(()).is_ok() {
                         break Holder::Call;
                     }
@@ -81,20 +127,19 @@ impl State {
                         break Holder::Flush(up_to);
                     }
                 }
+                None => break Holder::Nobody,
             }
         };
         if line.buffer.as_ref().is_some_and(|buffer| buffer.is_idle()) {
             self.drop_buffer(address);
         }
-        match self
-            .lines
-            .get(address)
-            .map(|line| (line.holder, &line.buffer))
-        {
-            Some((Holder::Nobody, None)) => {
-                self.lines.remove(address);
-            }
-            Some((Holder::Flush(_), _)) => self.advance(address, now),
+        let Some(line) = self.lines.get(address) else {
+            return;
+        };
+        match line.holder {
+            Holder::Nobody if !line.behind.is_empty() => self.make_ready(address),
+            Holder::Nobody if line.buffer.is_none() => drop(self.lines.remove(address)),
+            Holder::Flush(_) => self.advance(address, now),
             _ => {}
         }
     }
@@ -141,7 +186,7 @@ impl State {
         match (line.behind.back_mut(), &mut line.holder) {
             (Some(Turn::Flush(up_to)), _) | (None, Holder::Flush(up_to)) => *up_to = last,
             (None, holder @ Holder::Nobody) => *holder = Holder::Flush(last),
-            (Some(Turn::Call(_)), _) | (None, Holder::Call) => {
+            (Some(Turn::Push(_) | Turn::Place(_)), _) | (None, Holder::Call) => {
                 line.behind.push_back(Turn::Flush(last));
             }
         }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::address::{Address, Scope};
 use super::state::State;
+use crate::pending::Ticket;
 
 /// What a flush waits for: emptied from the back.
 #[derive(Default)]
 pub(super) struct Unsettled {
     last: u64,
-    calls: Vec<u64>,
+    calls: Vec<Ticket>,
     buffers: Vec<Arc<Address>>,
     pub(super) messages: usize,
 }
@@ -26,13 +27,13 @@ impl State {
         let calls = self
             .calls
             .iter()
-            .filter(|(_, (address, _))| scope.has(address));
+            .filter(|(_, call)| scope.has(&call.address));
         let buffers = self.lines.iter().filter(|(address, line)| {
             scope.has(address) && line.buffer.as_ref().is_some_and(|buffer| !buffer.is_idle())
         });
         let mut unsettled = Unsettled {
             last: self.last_call,
-            calls: calls.map(|(number, _)| *number).collect(),
+            calls: calls.map(|(ticket, _)| ticket).collect(),
             buffers: buffers.map(|(address, _)| address.clone()).collect(),
             messages: 0,
         };
@@ -42,8 +43,8 @@ impl State {
 
     /// Whether all of that is settled.
     pub(super) fn is_settled(&self, unsettled: &mut Unsettled) -> bool {
-        while let Some(number) = unsettled.calls.last() {
-            if self.calls.contains_key(number) {
+        while let Some(ticket) = unsettled.calls.last() {
+            if self.calls.get(*ticket).is_some() {
                 return false;
             }
             unsettled.calls.pop();
@@ -64,12 +65,12 @@ impl State {
         let calls = unsettled
             .calls
             .iter()
-            .filter_map(|number| self.calls.get(number));
+            .filter_map(|ticket| self.calls.get(*ticket));
         let buffers = unsettled
             .buffers
             .iter()
             .filter_map(|address| self.lines.get(address)?.buffer.as_ref());
-        calls.map(|(_, messages)| *messages).sum::<usize>()
+        calls.map(|call| call.messages).sum::<usize>()
             + buffers
                 .map(|buffer| buffer.count_up_to(unsettled.last))
                 .sum::<usize>()
@@ -77,6 +78,6 @@ impl State {
 
     /// How many messages of direct pushes are not settled.
     pub(super) fn direct_messages(&self) -> usize {
-        self.calls.values().map(|(_, messages)| messages).sum()
+        self.calls.messages()
     }
 }

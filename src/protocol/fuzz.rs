@@ -77,14 +77,15 @@ fn pops(body: &Bytes) -> Result<()> {
 fn items(body: &Bytes) -> Result<()> {
     let items = push::Item::parse_list(as_text(body)?)?;
     let push = push::Push::new("q", "p", &items)?;
-    is_json(&String::from_utf8_lossy(&push.body));
+    is_json(&String::from_utf8_lossy(&push::body([&push].into_iter())));
     assert_eq!(push.transaction_ids.len(), items.len());
     Ok(())
 }
 
 fn pushed(body: &Bytes) -> Result<()> {
     let items = push::Item::parse_list(r#"[{"payload":1},{"payload":2,"transactionId":"mine"}]"#)?;
-    let results = push::Push::new("q", "p", &items)?.results(body)?;
+    let push = push::Push::new("q", "p", &items)?;
+    let results = push::answers([(&push, false)].into_iter(), body)?.remove(0)?;
     assert_eq!(results.len(), 2);
     for (index, result) in results.iter().enumerate() {
         assert_eq!(result.index, index);

@@ -2,6 +2,8 @@
 
 use std::borrow::Borrow;
 
+use super::item::{check_items, check_place};
+use super::json_text;
 use super::push::{self, Item, PushResult};
 use crate::error::{Error, Result};
 
@@ -19,8 +21,8 @@ pub(crate) struct Kept {
 impl Kept {
     /// Checks everything that would make the broker refuse a request with these messages, and mints missing ids.
     pub(crate) fn list(queue: &str, partition: &str, items: &[Item<'_>]) -> Result<Vec<Kept>> {
-        push::check_place(queue, partition)?;
-        push::check_items(items)?;
+        check_place(queue, partition)?;
+        check_items(items)?;
         items
             .iter()
             .enumerate()
@@ -120,11 +122,6 @@ impl Body {
         self.text.extend_from_slice(b"]}");
         self.text
     }
-}
-
-fn json_text(to: &mut Vec<u8>, text: &str) {
-    // Writing text into memory cannot fail.
-    let _ = serde_json::to_writer(to, text);
 }
 
 /// Reads the answer to a push of waiting messages: one result for each, in order.

@@ -3,6 +3,7 @@
 pub(crate) mod ack;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod item;
 pub(crate) mod kept;
 pub(crate) mod lease;
 pub(crate) mod message;
@@ -31,6 +32,12 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
+
+/// Writes text as a JSON string.
+fn json_text(to: &mut Vec<u8>, text: &str) {
+    // Writing text into memory cannot fail.
+    let _ = serde_json::to_writer(to, text);
+}
 
 /// One segment of a path, percent-encoded. `.` and `..` cannot be one: every URL parser resolves them away.
 pub(crate) fn segment(what: &str, text: &str) -> Result<String> {

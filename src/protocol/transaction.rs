@@ -6,7 +6,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::ack::{Ack, AckResult, Status};
-use super::push::{self, Item, PushResult, WireItem};
+use super::item::{check_items, check_place};
+use super::push::{Item, PushResult, WireItem};
 use super::{QUEUE_MODE, bad_answer, misshapen};
 use crate::error::{Error, ErrorCode, Outcome, Result};
 
@@ -132,8 +133,8 @@ impl Draft {
 
     /// Adds messages for one partition; missing ids are minted here, once.
     pub(crate) fn push(&mut self, queue: &str, partition: &str, items: &[Item<'_>]) -> Result<()> {
-        push::check_place(queue, partition)?;
-        push::check_items(items)?;
+        check_place(queue, partition)?;
+        check_items(items)?;
         let ids: Vec<_> = items.iter().map(Item::id_or_minted).collect();
         let wire = items.iter().zip(&ids);
         self.write(&WirePush {
@@ -308,6 +309,7 @@ impl Draft {
                     message_id: told.message_id.or(told.snake_message_id),
                     status: status.to_owned(),
                     error,
+                    resent: false,
                 })
             }
             Entry::Ack { transaction_id, .. } => TransactionResult::Ack(AckResult {

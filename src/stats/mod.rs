@@ -114,6 +114,8 @@ pub(crate) struct Stats {
     bytes_out: Counter,
     bytes_in: Counter,
     failures: Failed,
+    /// Direct pushes that were sent again.
+    pub(crate) push_retries: Counter,
     pub(crate) pushed: Pushed,
     pub(crate) popped: Counter,
     pub(crate) verdicts: Verdicts,

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
 
 /// `first`, doubled for each time after the first.
-pub(super) fn doubled(first: Duration, times: u32) -> Duration {
+pub(crate) fn doubled(first: Duration, times: u32) -> Duration {
     first.saturating_mul(
         1u32.checked_shl(times.saturating_sub(1))
             .unwrap_or(u32::MAX),
@@ -22,7 +22,7 @@ pub(crate) fn jittered(pause: Duration) -> Duration {
 }
 
 /// The pause that was asked for, or up to a fifth more.
-pub(super) fn later(pause: Duration) -> Duration {
+pub(crate) fn later(pause: Duration) -> Duration {
     pause.mul_f64(1.0 + 0.2 * noise())
 }
 

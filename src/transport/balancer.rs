@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::backoff::noise;
 use super::health::Health;
@@ -195,6 +196,16 @@ impl Balancer {
                 unhealthy_for: Some(time),
             });
         }
+    }
+
+    /// The backend has asked for a pause, in which it is as healthy as before.
+    pub(super) fn throttled(&self, backend: usize, until: Instant) {
+        self.backends[backend].health.throttled(until);
+    }
+
+    /// Until when it has asked to be left alone, if that is not over.
+    pub(super) fn throttled_until(&self, backend: usize) -> Option<Instant> {
+        self.backends[backend].health.throttled_until()
     }
 
     /// The backend has failed, and may have asked for a pause.

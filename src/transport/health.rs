@@ -11,6 +11,8 @@ use crate::runtime::lock;
 /// The health of one backend. It costs a healthy one a load per request.
 pub(super) struct Health {
     healthy: AtomicBool,
+    /// Whether a pause was asked for that may not be over.
+    throttled: AtomicBool,
     record: Mutex<Record>,
 }
 
@@ -26,12 +28,14 @@ pub(super) struct Record {
     /// When the next probe is due.
     due: Option<Instant>,
     probing: bool,
+    throttled_until: Option<Instant>,
 }
 
 impl Health {
     pub(super) fn new() -> Health {
         Health {
             healthy: AtomicBool::new(true),
+            throttled: AtomicBool::new(false),
             record: Mutex::default(),
         }
     }
@@ -66,10 +70,34 @@ impl Health {
         let since = record.since.take();
         *record = Record {
             last_failure: record.last_failure,
+            throttled_until: record.throttled_until,
             ..Record::default()
         };
         self.healthy.store(true, Ordering::Release);
         since.map(|since| since.elapsed())
+    }
+
+    /// Notes that it wants to be left alone until then.
+    pub(super) fn throttled(&self, until: Instant) {
+        let mut record = lock(&self.record);
+        record.throttled_until = record.throttled_until.max(Some(until));
+        self.throttled.store(true, Ordering::Release);
+    }
+
+    /// Until when it wants that, if the time is not over.
+    pub(super) fn throttled_until(&self) -> Option<Instant> {
+        if !self.throttled.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut record = lock(&self.record);
+        if record
+            .throttled_until
+            .is_some_and(|until| until <= Instant::now())
+        {
+            record.throttled_until = None;
+            self.throttled.store(false, Ordering::Release);
+        }
+        record.throttled_until
     }
 
     /// Whether the caller shall probe the backend now. It is asked of one caller at a time.

@@ -13,13 +13,14 @@ mod tls;
 mod token;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-pub(crate) use self::backoff::jittered;
+pub(crate) use self::backoff::{doubled, jittered, later};
 pub use self::balancer::{BackendHealth, BackendSink, BackendState, Backends};
 use self::embedded::EmbeddedTransport;
 pub(crate) use self::embedded::{FileClaim, open_broker};
@@ -47,6 +48,17 @@ pub(crate) struct Request {
     pub(crate) affinity: Option<String>,
     /// Whether the caller repeats it by itself, so that each backend is tried once at most.
     pub(crate) once: bool,
+    /// Set where that caller bounds and counts the attempts.
+    pub(crate) paced: Option<Paced>,
+}
+
+/// The course of a request whose caller repeats it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Paced {
+    /// How long one attempt may take.
+    pub(crate) limit: Duration,
+    /// How often the request was sent so far, to whichever backend.
+    pub(crate) attempts: Arc<AtomicU32>,
 }
 
 /// When a request may be sent again after it has failed.
@@ -100,6 +112,7 @@ impl Request {
             waits: false,
             affinity: None,
             once: false,
+            paced: None,
         }
     }
 
@@ -135,6 +148,15 @@ impl Request {
     /// The same request, repeated by the caller: it only fails over.
     pub(crate) fn once(self) -> Request {
         Request { once: true, ..self }
+    }
+
+    /// The same request, repeated by the caller: it only fails over, and waits where a broker throttles.
+    pub(crate) fn paced(self, paced: Paced) -> Request {
+        Request {
+            once: true,
+            paced: Some(paced),
+            ..self
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -81,6 +82,15 @@ impl Retry {
         let mut backend = self.pick(balancer, request, &course)?;
         loop {
             course.past.attempts += 1;
+            if let Some(paced) = &request.paced {
+                // What another request was told counts for this one as well.
+                if let Some(until) = balancer.throttled_until(backend) {
+                    tokio::time::sleep_until(until.min(request.deadline)).await;
+                }
+                paced.attempts.fetch_add(1, Ordering::Relaxed);
+                // The caller tells of all attempts together.
+                course.past.attempts = 1;
+            }
             let began = Instant::now();
             let result = wire.attempt(backend, request, limit).await;
             note(balancer, backend, &result, began);
@@ -90,6 +100,7 @@ impl Retry {
                         None => return Ok(course.answer(answer)),
                         Some(pause) => {
                             self.tell("transport.throttled", request, &course, pause, "HTTP 429");
+                            balancer.throttled(backend, Instant::now() + pause);
                             tokio::time::sleep(pause).await;
                             continue;
                         }
@@ -146,6 +157,9 @@ impl Retry {
 
     /// How long one attempt may take. Cutting short what cannot be repeated would help nobody.
     fn limit(&self, request: &Request) -> Option<Duration> {
+        if let Some(paced) = &request.paced {
+            return Some(paced.limit);
+        }
         let half = request.deadline.saturating_duration_since(Instant::now()) / 2;
         (request.repeat == Repeat::Safe && !request.once).then(|| self.attempt_limit.max(half))
     }

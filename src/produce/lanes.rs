@@ -1,0 +1,415 @@
+//! Lanes: slots for one request in flight each, that take in turn from all lines whose head is a direct push. What comes
+//! while the lanes are busy leaves together. Bookkeeping alone: the time comes from outside.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::address::Address;
+use super::calls::Call;
+use super::fuse::{Course, Fused, Misfit, Parcel};
+use super::outcome::Rules;
+use super::state::State;
+use super::turns::{Holder, Line, Turn};
+use crate::pending::{Pending, Ticket};
+use crate::protocol::push::{Push, PushResult};
+
+/// How the lanes of a client work.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LaneOptions {
+    /// Whether calls share requests.
+    pub(super) fuses: bool,
+    /// How long a lane waits for those that its answer has released.
+    pub(super) gather: Duration,
+    /// How many requests may be in flight.
+    pub(super) most: usize,
+}
+
+/// A lane that waits for those that its answer has released.
+struct Gather {
+    messages: usize,
+    until: Instant,
+}
+
+/// What the lanes share.
+pub(super) struct Lanes {
+    options: LaneOptions,
+    pub(super) rules: Rules,
+    /// Lanes with a request in flight, those that gather included.
+    busy: usize,
+    /// Requests in flight that take so long that they do not count.
+    overdue: usize,
+    /// Messages in flight.
+    flying: usize,
+    gathers: VecDeque<Gather>,
+    /// The lines to take from, in turn, and how many messages wait there.
+    ready: VecDeque<Arc<Address>>,
+    waiting: usize,
+    /// How many of those lines have nothing left to take.
+    idle: usize,
+    /// Lines that wait before their next attempt.
+    pub(super) paused: BTreeSet<(Instant, Arc<Address>)>,
+    /// Failures in a row that say that no request would go well, and until when nothing is tried.
+    pub(super) outage: u32,
+    pub(super) resume_at: Option<Instant>,
+}
+
+impl Lanes {
+    pub(super) fn new(options: LaneOptions, rules: Rules) -> Lanes {
+        Lanes {
+            options,
+            rules,
+            busy: 0,
+            overdue: 0,
+            flying: 0,
+            gathers: VecDeque::new(),
+            ready: VecDeque::new(),
+            waiting: 0,
+            idle: 0,
+            paused: BTreeSet::new(),
+            outage: 0,
+            resume_at: None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Lanes {
+        let options = LaneOptions {
+            fuses: true,
+            gather: Duration::from_micros(200),
+            most: 1,
+        };
+        let rules = Rules {
+            rounds: 3,
+            delay: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(30),
+        };
+        Lanes::new(options, rules)
+    }
+
+    /// Sets how many requests may be in flight from now on. Those that are stay.
+    #[cfg(test)]
+    pub(super) fn set_most(&mut self, most: usize) {
+        self.options.most = most;
+    }
+
+    /// Whether a lane may send now. A lane that gathers goes before those that are idle: what comes meanwhile is what it
+    /// waits for.
+    fn has_idle_lane(&self, now: Instant) -> bool {
+        let most = match self.outage {
+            0 => self.options.most + self.overdue,
+            // While nothing goes well, one request at a time tries.
+            _ => 1,
+        };
+        self.busy < most && self.gathers.is_empty() && self.resume_at.is_none_or(|at| at <= now)
+    }
+
+    /// When something is to be done, if nothing happens before.
+    fn next_look(&self) -> Option<Instant> {
+        let paused = self.paused.first().map(|(at, _)| *at);
+        [paused, self.resume_at].into_iter().flatten().min()
+    }
+}
+
+impl State {
+    /// A direct push takes its place: behind everything that was pushed to the partition before, buffered or not.
+    pub(super) fn push(
+        &mut self,
+        address: Address,
+        push: Push,
+        pending: &Pending<Vec<PushResult>>,
+        deadline: Instant,
+        now: Instant,
+    ) -> Ticket {
+        let address = self.key(address);
+        self.cover(&address, now);
+        self.last_call += 1;
+        let messages = push.messages();
+        let call = Call {
+            address: address.clone(),
+            messages,
+            pending: Some(pending.clone()),
+            waiting: true,
+        };
+        let ticket = self.calls.insert(self.last_call, call, Some(deadline), now);
+        let line = self.lines.entry(address.clone()).or_insert_with(Line::new);
+        line.behind.push_back(Turn::Push(Box::new(Parcel {
+            ticket,
+            address: address.clone(),
+            pending: pending.clone(),
+            push,
+            deadline,
+            course: Course::default(),
+        })));
+        line.messages += messages;
+        if line.ready {
+            // It may have been empty.
+            self.lanes.idle -= usize::from(line.messages == messages);
+            self.lanes.waiting += messages;
+        } else {
+            self.make_ready(&address);
+        }
+        self.start(now);
+        self.look_in_time();
+        ticket
+    }
+
+    /// Lets the lanes take from a line, if its head is a direct push and nothing of it is in flight.
+    pub(super) fn make_ready(&mut self, address: &Arc<Address>) {
+        let Some(line) = self.lines.get_mut(address) else {
+            return;
+        };
+        let head = matches!(line.behind.front(), Some(Turn::Push(_)));
+        if head && !line.ready && line.holder == Holder::Nobody && line.resume_at.is_none() {
+            line.ready = true;
+            self.lanes.waiting += line.messages;
+            self.lanes.idle += usize::from(line.messages == 0);
+            self.lanes.ready.push_back(address.clone());
+        }
+    }
+
+    /// Lets idle lanes send, or the one that gathers once it has what it waits for.
+    pub(super) fn start(&mut self, now: Instant) {
+        while let Some(gather) = self.lanes.gathers.front()
+            && self.lanes.waiting >= gather.messages
+        {
+            self.lanes.gathers.pop_front();
+            self.lanes.busy -= 1;
+            self.send_one(now);
+        }
+        while self.lanes.waiting > 0 && self.lanes.has_idle_lane(now) {
+            if !self.send_one(now) {
+                return;
+            }
+        }
+    }
+
+    fn send_one(&mut self, now: Instant) -> bool {
+        let Some(request) = self.take_request(now) else {
+            return false;
+        };
+        self.lanes.busy += 1;
+        self.lanes.flying += request.messages;
+        self.after.requests.push(request);
+        true
+    }
+
+    /// Takes from each line in turn what fits, whole calls in order.
+    fn take_request(&mut self, now: Instant) -> Option<Fused> {
+        let mut request = Fused::new(self.lanes.options.fuses);
+        while !request.is_full()
+            && let Some(address) = self.lanes.ready.pop_front()
+        {
+            let Some(line) = self.lines.get_mut(&address) else {
+                continue;
+            };
+            line.ready = false;
+            self.lanes.waiting -= line.messages;
+            self.lanes.idle -= usize::from(line.messages == 0);
+            request.begin_line();
+            let mut taken = 0;
+            let stopped = loop {
+                let Some(Turn::Push(head)) = line.behind.front() else {
+                    break None;
+                };
+                // One that has ended is passed over; whoever ended it sees to the rest.
+                let ended = head.pending.is_complete();
+                if !ended && let Err(misfit) = request.takes(head) {
+                    break Some(misfit);
+                }
+                let Some(Turn::Push(parcel)) = line.behind.pop_front() else {
+                    break None;
+                };
+                line.leave(&mut self.calls, parcel.ticket);
+                if !ended && parcel.pending.mark_sent() {
+                    request.add(*parcel);
+                    taken += 1;
+                }
+            };
+            match (taken, stopped) {
+                (0, None) => self.pass_on(&address, now),
+                (0, Some(_)) => {
+                    line.ready = true;
+                    self.lanes.waiting += line.messages;
+                    self.lanes.ready.push_front(address);
+                }
+                _ => {
+                    line.holder = Holder::Call;
+                    request.lines.push((address, taken));
+                }
+            }
+            if stopped == Some(Misfit::Full) {
+                break;
+            }
+        }
+        Some(request).filter(|request| !request.is_empty())
+    }
+
+    /// A request was answered for, and its calls have their results: its lines are free again. A lane that has released
+    /// callers waits for them, if some are there already.
+    pub(super) fn answered(&mut self, request: &Fused, now: Instant) {
+        self.lane_ended(request);
+        (self.lanes.outage, self.lanes.resume_at) = (0, None);
+        for (address, _) in &request.lines {
+            self.pass_on(address, now);
+        }
+        for call in &request.calls {
+            self.settled(call.ticket, now);
+        }
+        let LaneOptions { gather, fuses, .. } = self.lanes.options;
+        let waiting = self.lanes.waiting;
+        if fuses && !gather.is_zero() && waiting > 0 && waiting < request.messages {
+            let until = now + gather;
+            // Where other lanes have fewer, some of those that come back are for them.
+            let flying = self.lanes.busy - self.lanes.gathers.len();
+            let share = (request.messages + self.lanes.flying).div_ceil(flying + 1);
+            self.lanes.busy += 1;
+            self.lanes.gathers.push_back(Gather {
+                messages: request.messages.min(share),
+                until,
+            });
+            self.after.gather = Some(until);
+        }
+        self.start(now);
+    }
+
+    /// Ends the waiting of lanes whose time to gather is over.
+    pub(super) fn gathered(&mut self, now: Instant) {
+        while self
+            .lanes
+            .gathers
+            .front()
+            .is_some_and(|gather| gather.until <= now)
+        {
+            self.lanes.gathers.pop_front();
+            self.lanes.busy -= 1;
+            if self.lanes.waiting > 0 && self.lanes.resume_at.is_none_or(|at| at <= now) {
+                self.send_one(now);
+            }
+        }
+        self.start(now);
+    }
+
+    /// A request takes very long: it does not keep others from being sent.
+    pub(super) fn overdue(&mut self, now: Instant) {
+        self.lanes.overdue += 1;
+        self.start(now);
+    }
+
+    /// Such a request has ended.
+    pub(super) fn no_longer_overdue(&mut self) {
+        self.lanes.overdue -= 1;
+    }
+
+    /// A lane has ended without an answer that is one.
+    pub(super) fn lane_ended(&mut self, request: &Fused) {
+        self.lanes.busy -= 1;
+        self.lanes.flying -= request.messages;
+    }
+
+    /// A call is over. If it waits in its line, it will not be sent.
+    pub(super) fn settled(&mut self, ticket: Ticket, now: Instant) {
+        let Some(call) = self.calls.remove(ticket) else {
+            return;
+        };
+        if !call.waiting {
+            return;
+        }
+        let Some(line) = self.lines.get_mut(&call.address) else {
+            return;
+        };
+        line.messages -= call.messages;
+        line.dead += 1;
+        if 2 * line.dead > line.behind.len() {
+            line.dead = 0;
+            line.behind
+                .retain(|turn| !matches!(turn, Turn::Push(parcel) if parcel.pending.is_complete()));
+        }
+        if line.ready {
+            self.lanes.waiting -= call.messages;
+            if line.messages == 0 {
+                self.lanes.idle += 1;
+                self.sweep(now);
+            }
+        } else if line.holder == Holder::Nobody && line.messages == 0 {
+            if let Some(at) = line.resume_at.take() {
+                self.lanes.paused.remove(&(at, call.address.clone()));
+            }
+            self.pass_on(&call.address, now);
+        }
+    }
+
+    /// Lines of which nothing is left to take go once they are half of all.
+    fn sweep(&mut self, now: Instant) {
+        if 2 * self.lanes.idle <= self.lanes.ready.len() {
+            return;
+        }
+        let ready = std::mem::take(&mut self.lanes.ready);
+        for address in ready {
+            match self.lines.get_mut(&address) {
+                Some(line) if line.messages == 0 => {
+                    line.ready = false;
+                    self.lanes.idle -= 1;
+                    self.pass_on(&address, now);
+                }
+                Some(_) => self.lanes.ready.push_back(address),
+                None => {}
+            }
+        }
+    }
+
+    /// Calls go back to the front of their line, in order.
+    pub(super) fn put_back(&mut self, address: &Arc<Address>, calls: Vec<Parcel>) {
+        for parcel in calls.into_iter().rev() {
+            let Some(call) = self.calls.get_mut(parcel.ticket) else {
+                continue;
+            };
+            call.waiting = true;
+            let messages = call.messages;
+            let line = self.line(address);
+            line.messages += messages;
+            line.behind.push_front(Turn::Push(Box::new(parcel)));
+        }
+    }
+
+    /// What the time has brought: deadlines, and the end of pauses. Returns when to look again.
+    pub(super) fn look(&mut self, now: Instant) -> Option<Instant> {
+        self.after.expired = self.calls.take_due(now);
+        while let Some((at, _)) = self.lanes.paused.first()
+            && *at <= now
+            && let Some((_, address)) = self.lanes.paused.pop_first()
+        {
+            if let Some(line) = self.lines.get_mut(&address) {
+                line.resume_at = None;
+                self.pass_on(&address, now);
+            }
+        }
+        if self.lanes.resume_at.is_some_and(|at| at <= now) {
+            self.lanes.resume_at = None;
+        }
+        self.start(now);
+        self.looks_at = self.next_look_at();
+        // Without anything to wait for the task ends.
+        self.keeps_time = self.looks_at.is_some();
+        self.looks_at
+    }
+
+    fn next_look_at(&self) -> Option<Instant> {
+        [self.calls.next_due(), self.lanes.next_look()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Sees to it that somebody looks when the time comes.
+    pub(super) fn look_in_time(&mut self) {
+        if let Some(next) = self.next_look_at()
+            && self.looks_at.is_none_or(|at| next < at)
+        {
+            self.looks_at = Some(next);
+            self.after.look = true;
+        }
+    }
+}

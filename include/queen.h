@@ -980,7 +980,7 @@ struct queen_future_t *queen_push(const struct queen_client_t *client,
  * Pops messages under a lease.
  *
  * `queue` is the name, or NULL with a `namespace` or `task` among the options. `partition` is a name, or NULL for any.
- * `options` is a JSON object or NULL: `batch` (1), `wait` (true), `pollTimeoutMillis` (30000), `consumerGroup`,
+ * `options` is a JSON object or NULL: `batch` (1), `wait` (false), `pollTimeoutMillis` (30000), `consumerGroup`,
  * `autoAck` (false), `leaseSeconds` (the queue's), `renewLease` (false), `partitions` (1), `subscriptionMode`,
  * `subscriptionFrom`, `namespace`, `task`, `timeoutMillis`.
  *

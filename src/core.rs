@@ -193,15 +193,11 @@ impl Core {
             // Completes the operation even if the work panics or the runtime ends.
             let _completer = Completer(operation.clone());
             let _registered = Registered(core, &operation);
-            tokio::pin!(work);
-            tokio::select! {
-                biased;
-                result = &mut work => {
-                    operation.complete(result);
-                }
-                _ = tokio::time::sleep_until(deadline) => {
-                    operation.abort(ErrorCode::Timeout, "no answer before the deadline");
-                }
+            // At the deadline the work is dropped first, with all that it holds, so that nobody hears of the end before.
+            let ended = tokio::time::timeout_at(deadline, work).await;
+            match ended {
+                Ok(result) => operation.complete(result),
+                Err(_) => operation.abort(ErrorCode::Timeout, "no answer before the deadline"),
             }
         });
         pending

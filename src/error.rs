@@ -137,6 +137,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// That of a call of several parts.
+    pub(crate) fn of_parts(parts: impl IntoIterator<Item = Outcome>) -> Outcome {
+        let worse = |one, other| match (one, other) {
+            (Outcome::Unknown, _) | (_, Outcome::Unknown) => Outcome::Unknown,
+            (Outcome::Refused, _) | (_, Outcome::Refused) => Outcome::Refused,
+            _ => Outcome::NotApplied,
+        };
+        parts.into_iter().fold(Outcome::NotApplied, worse)
+    }
+
     /// The word used in JSON: `notApplied`, `unknown` or `refused`.
     pub fn as_str(self) -> &'static str {
         match self {

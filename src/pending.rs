@@ -22,12 +22,13 @@ use crate::runtime::{self, Role, lock};
 /// `&mut`, has the result. [`cancel`](Pending::cancel) is how an operation is ended early. The one that nobody holds any
 /// more works on, but the messages of a pop that nobody can take go back to the broker.
 /// ```
-/// use queen::{Client, ErrorCode};
+/// use queen::{Client, ErrorCode, PopOptions};
 /// use std::time::Duration;
 ///
 /// let client = Client::new("embedded:")?;
 /// // Nothing is there: the pop waits at the broker, and is given up.
-/// let popping = client.queue("orders").pop();
+/// let patient = PopOptions { wait: true, ..PopOptions::default() };
+/// let popping = client.queue("orders").pop_with(&patient);
 /// assert!(!popping.wait_for(Duration::from_millis(1))?);
 /// popping.cancel();
 /// let error = popping.wait(Duration::from_secs(10)).err().expect("an error");

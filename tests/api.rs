@@ -177,6 +177,7 @@ async fn what_a_forgotten_pop_brings_goes_back() {
     let client = Client::new("embedded:").unwrap();
     let queue = client.queue("q");
     let options = PopOptions {
+        wait: true,
         poll_timeout_millis: 60_000,
         lease_seconds: Some(3600),
         ..PopOptions::default()

@@ -47,6 +47,7 @@ fn child(url: &str, round: &str) {
         let queue = client.queue("q");
         scope.spawn(move || {
             let options = PopOptions {
+                wait: true,
                 batch: 3,
                 lease_seconds: Some(1),
                 ..PopOptions::default()
@@ -119,6 +120,7 @@ fn nothing_answered_is_undone() -> Result<(), Failed> {
         let queue = client.queue("q").partition(format!("p{partition}"));
         loop {
             let options = PopOptions {
+                wait: true,
                 batch: 10_000,
                 poll_timeout_millis: 3000,
                 ..PopOptions::default()

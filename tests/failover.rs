@@ -221,6 +221,7 @@ fn renew(client: &Client, queue: &str, stop: &AtomicBool, renewals: &AtomicUsize
         .wait(LONG)
         .expect("a push failed");
     let options = PopOptions {
+        wait: true,
         group: Some("one".into()),
         subscription_mode: Some("all".into()),
         lease_seconds: Some(600),
@@ -316,6 +317,7 @@ impl Forwarder {
 fn arrived_once(client: &Client, queue: &str, count: usize) -> usize {
     let output = client.queue(format!("{queue}-out")).group("check");
     let options = PopOptions {
+        wait: true,
         subscription_mode: Some("all".into()),
         batch: 500,
         poll_timeout_millis: 2_000,

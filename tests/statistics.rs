@@ -455,7 +455,10 @@ fn gauges(moved: &mut Moved, server: &Script, gate: &AtomicBool) {
     );
     let bytes = numbers(&client)["pending.bytes"];
     assert!(bytes > 0 && bytes < 10_000, "{bytes}");
-    let polling = client.queue("empty").pop();
+    let polling = client.queue("empty").pop_with(&PopOptions {
+        wait: true,
+        ..PopOptions::default()
+    });
     moved.stands(&client, &[("requests.inFlight", 2), ("parkedPolls", 1)]);
 
     let small = BufferOptions {

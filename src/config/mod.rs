@@ -20,8 +20,8 @@ pub struct Config {
     pub urls: Vec<String>,
     /// Deadline of a call that names none, with all its repeats and pauses.
     pub timeout_millis: u64,
-    /// How long one attempt may take where another may follow; half of the call's deadline where that is longer.
-    pub request_timeout_millis: u64,
+    /// How long one attempt may take where another may follow; half of the call's time when missing.
+    pub request_timeout_millis: Option<u64>,
     /// How long the making of a connection may take, TLS included.
     pub connect_timeout_millis: u64,
     /// How often a request is tried in all, each time at every broker that is not known to be down.
@@ -147,7 +147,7 @@ impl Config {
         Config {
             urls: vec![url.into()],
             timeout_millis: 30_000,
-            request_timeout_millis: 15_000,
+            request_timeout_millis: None,
             connect_timeout_millis: 5_000,
             retry_attempts: 3,
             retry_delay_millis: 1_000,

@@ -67,11 +67,11 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "requestTimeoutMillis",
         kind: "integer, milliseconds",
-        default: "15000",
+        default: "(half of the call's time)",
         range: "1 to 86400000",
-        doc: "How long one attempt of a call may take where another can follow; half of the call's deadline where that is longer. What cannot be repeated, such as a pop, may take all of its call's time.",
+        doc: "How long one attempt of a call may take where another can follow. What cannot be repeated, such as a pop, may take all of its call's time.",
         apply: |config, value| {
-            config.request_timeout_millis = integer(value, 1, 86_400_000)?;
+            config.request_timeout_millis = Some(integer(value, 1, 86_400_000)?);
             Ok(())
         },
     },
@@ -353,7 +353,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: "integer",
         default: "64",
         range: "1 to 100000",
-        doc: "Bound on polls that wait at one backend; further ones queue in fair order inside the client.",
+        doc: "Bound on polls that wait at the brokers, for each broker of the list. Further ones queue inside the client, first come, first served, as a part of their own wait; one whose wait is over then only looks.",
         apply: |config, value| {
             config.max_parked_polls = integer(value, 1, 100_000)? as usize;
             Ok(())
@@ -506,10 +506,6 @@ mod tests {
         let config = Config::new("embedded:");
         for (name, value) in [
             ("timeoutMillis", config.timeout_millis.to_string()),
-            (
-                "requestTimeoutMillis",
-                config.request_timeout_millis.to_string(),
-            ),
             (
                 "connectTimeoutMillis",
                 config.connect_timeout_millis.to_string(),

@@ -7,13 +7,14 @@ use serde::Deserialize;
 
 use super::claim::{Claim, Verdict};
 use super::hub::Hub;
+use super::sending::Sending;
 use crate::core::Core;
 use crate::error::{Error, ErrorCode, Result};
 use crate::options;
 use crate::pending::Pending;
 use crate::protocol::ack::{self, Ack, AckResult};
 use crate::protocol::{QUEUE_MODE, check_name};
-use crate::transport::{self, Repeat, Request};
+use crate::transport::{self, Repeat};
 
 /// How to ack by ids.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -49,7 +50,7 @@ impl AckOptions {
             let key = |key: &str| format!("acks[{index}].{key}");
             check_name(&key("transactionId"), &ack.transaction_id, true)?;
             check_name(&key("partitionId"), &ack.partition_id, false)?;
-            if ack.lease_id.as_deref().unwrap_or_default().is_empty() && !self.unfenced {
+            if ack.lease().is_none() && !self.unfenced {
                 return Err(Error::argument(format!(
                     "acks[{index}].leaseId is missing; without it the broker checks nothing (set `unfenced` to allow that)"
                 )));
@@ -101,21 +102,20 @@ impl Hub {
                     // Without a lease to fence it, a failure told twice would count twice.
                     let counts_once = acks
                         .iter()
-                        .all(|ack| ack.lease_id.is_some() || !ack.status.is_negative());
+                        .all(|ack| ack.lease().is_some() || !ack.status.is_negative());
                     let repeat = match counts_once {
                         true => Repeat::Safe,
                         false => Repeat::IfNotSent,
                     };
-                    let request = Request::post(ack::PATH, ack::body(&acks, &group)?, deadline)
-                        .repeat(repeat);
-                    match core
-                        .send(&request)
-                        .await
-                        .and_then(transport::Answer::success)
-                    {
-                        Ok(body) => {
-                            results.extend(places.into_iter().zip(core.read_acks(&acks, &body)?))
-                        }
+                    let sending = Sending {
+                        acks: &acks,
+                        group: &group,
+                        near: None,
+                        repeat,
+                        deadline,
+                    };
+                    match core.send_acks(&sending).await {
+                        Ok(answers) => results.extend(places.into_iter().zip(answers)),
                         Err(error) if settled.is_empty() => return Err(error),
                         Err(error) => {
                             results.extend(
@@ -189,21 +189,13 @@ impl Hub {
 
     /// The live claim that an ack speaks of, and which of its messages.
     pub(crate) fn live(&self, ack: &Ack, group: &str) -> Option<(Arc<Claim>, usize)> {
-        let lease_id = ack.lease_id.as_deref().unwrap_or_default();
-        let claim = self.claims.find(&ack.partition_id, lease_id)?;
+        let claim = self.claims.find(&ack.partition_id, ack.lease()?)?;
         let index = claim.position(&ack.transaction_id)?;
         (claim.source().consumer_group == group).then_some((claim, index))
     }
 }
 
 impl Core {
-    /// Reads the answer to acks, and counts the verdicts.
-    fn read_acks(&self, acks: &[Ack], body: &[u8]) -> Result<Vec<AckResult>> {
-        let results = ack::parse(acks, body)?;
-        self.count_acks(acks, &results);
-        Ok(results)
-    }
-
     pub(super) fn count_acks(&self, acks: &[Ack], results: &[AckResult]) {
         for (ack, result) in acks.iter().zip(results) {
             self.stats.verdicts.note(ack.status, result.success);

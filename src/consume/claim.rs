@@ -210,11 +210,12 @@ impl Claim {
         }
     }
 
-    /// How many messages are acked and how many failed or dead-lettered, because the broker has said that it counts.
-    pub(crate) fn tally(&self) -> (usize, usize) {
+    /// How many of the first `handed` messages are acked and how many failed or dead-lettered, because the broker has said
+    /// that it counts.
+    pub(crate) fn tally(&self, handed: usize) -> (usize, usize) {
         let state = lock(&self.state);
         let count = |wanted: &[Status]| {
-            let answered = state.slots.iter().take(state.next);
+            let answered = state.slots.iter().take(state.next.min(handed));
             answered
                 .filter(|slot| !slot.refused)
                 .filter(|slot| {
@@ -402,8 +403,8 @@ impl Claim {
                 return;
             }
             let answer = self.request(&acks).await;
-            if self.with_state(|state| self.note(state, &acks, answer)) {
-                self.tell_lost(true);
+            if let Some(certain) = self.with_state(|state| self.note(state, &acks, answer)) {
+                self.tell_lost(certain);
             }
         }
     }
@@ -437,10 +438,16 @@ impl Claim {
         acks
     }
 
-    /// Takes in the answer for the verdicts from `next` on; `true` when it means that the lease is lost.
-    fn note(&self, state: &mut State, acks: &[Ack], answer: Result<Vec<AckResult>>) -> bool {
+    /// Takes in the answer for the verdicts from `next` on. Where it means that the lease is lost: whether that is certain,
+    /// because the broker has said so.
+    fn note(
+        &self,
+        state: &mut State,
+        acks: &[Ack],
+        answer: Result<Vec<AckResult>>,
+    ) -> Option<bool> {
         if state.end.is_some() {
-            return false;
+            return None;
         }
         let first = state.next;
         let last = first + acks.len() - 1;
@@ -450,7 +457,7 @@ impl Claim {
                 // What the broker thinks now is unknown; the lease ends by itself and unfinished messages come again.
                 (first..=last).for_each(|index| state.answer(index, Err(error.clone())));
                 self.finish(state, End::Lost);
-                return true;
+                return Some(false);
             }
         };
         let lease_lost = results.iter().any(AckResult::is_lease_lost);
@@ -474,7 +481,7 @@ impl Claim {
         } else if state.next == state.slots.len() {
             self.finish(state, End::Settled);
         }
-        lease_lost
+        lease_lost.then_some(true)
     }
 
     /// Messages behind a nack that the same call gives up too come again, as it asked.

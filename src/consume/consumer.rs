@@ -261,6 +261,15 @@ impl Drop for Consumer {
     }
 }
 
+/// A task that ends with whoever started it.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Shared {
     pub(super) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
@@ -357,6 +366,7 @@ impl Shared {
         for _ in 0..workers {
             running.spawn(self.clone().work());
         }
+        let idle = AbortOnDrop(tokio::spawn(self.clone().watch_idle()));
         while let Some(ended) = running.join_next().await {
             if ended.is_err() {
                 self.fail(Error::new(
@@ -365,6 +375,7 @@ impl Shared {
                 ));
             }
         }
+        drop(idle);
         self.handlers.seal();
         let result = self.summary();
         let (level, outcome) = match &result {
@@ -403,7 +414,7 @@ impl Shared {
             messages: counts.messages,
             acked: counts.acked,
             nacked: counts.nacked,
-            unsettled: counts.messages - counts.acked - counts.nacked,
+            unsettled: counts.messages.saturating_sub(counts.acked + counts.nacked),
         };
         match lock(&self.error).clone() {
             None => Ok(summary),
@@ -419,6 +430,7 @@ impl Shared {
         self.options.renew_lease.then_some(Renew {
             lease_seconds: self.options.lease_seconds,
             max_handling_seconds: self.options.max_handling_seconds,
+            unsure: false,
         })
     }
 

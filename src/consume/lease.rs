@@ -30,7 +30,12 @@ pub(crate) struct Renew {
     pub(crate) lease_seconds: u64,
     /// After that long it is renewed no more and its messages are lost to their handlers.
     pub(crate) max_handling_seconds: u64,
+    /// Whether the broker may have given it another length, which a first renewal sets right.
+    pub(crate) unsure: bool,
 }
+
+/// When the first renewal is due where the length of the lease is not sure.
+const EARLY: Duration = Duration::from_secs(2);
 
 impl Lease {
     pub(crate) fn new(id: String) -> Arc<Lease> {
@@ -69,7 +74,10 @@ impl Lease {
         let length = Duration::from_secs(renew.lease_seconds);
         let interval = length / 3;
         let give_up = transport::after(renew.max_handling_seconds.saturating_mul(1000));
-        let mut pause = interval;
+        let mut pause = match renew.unsure {
+            true => interval.min(EARLY),
+            false => interval,
+        };
         let mut good_until = Instant::now() + length;
         while self.live.load(Ordering::SeqCst) > 0 {
             let next = (Instant::now() + pause).min(give_up);

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
 
 use super::claim::{Claim, OnLost};
 use super::delivery::{Delivery, DeliveryDocument};
@@ -31,9 +33,9 @@ pub struct PopOptions {
     pub group: Option<String>,
     /// The most messages, over all partitions. Default 1.
     pub batch: u64,
-    /// Whether to wait for messages at the broker. Default true.
+    /// Whether to wait for messages at the broker. Default false.
     pub wait: bool,
-    /// How long to wait there. Default 30 000.
+    /// How long to wait there, where it waits. Default 30 000.
     pub poll_timeout_millis: u64,
     /// Whether the broker counts the messages as acked when it hands them out. Default false.
     pub auto_ack: bool,
@@ -58,7 +60,7 @@ impl Default for PopOptions {
             task: None,
             group: None,
             batch: 1,
-            wait: true,
+            wait: false,
             poll_timeout_millis: 30_000,
             auto_ack: false,
             lease_seconds: None,
@@ -203,6 +205,7 @@ impl Hub {
         let renew = renew.map(|lease_seconds| Renew {
             lease_seconds,
             max_handling_seconds: 3600,
+            unsure: false,
         });
         let hub = self.clone();
         // The request has its own deadline; the call's is a little later so that the request's tells more.
@@ -225,37 +228,46 @@ impl Hub {
         )
     }
 
+    /// A place among the polls that wait at the brokers, and what is left of the wait then. Where none becomes free in that
+    /// time the poll only looks.
+    async fn parking_place(&self, asked_millis: u64) -> (Option<SemaphorePermit<'_>>, Option<u64>) {
+        let began = Instant::now();
+        let asked = Duration::from_millis(asked_millis);
+        match tokio::time::timeout(asked, self.core.transport.parking_place()).await {
+            Ok(place) => {
+                let waited = transport::ms(began.elapsed());
+                (place, Some(asked_millis.saturating_sub(waited)))
+            }
+            Err(_) => (None, None),
+        }
+    }
+
     /// One request of a pop or a consumer, and the deliveries it brought. `may_send` is asked right before it leaves.
     pub(crate) async fn poll(
         self: &Arc<Hub>,
         query: &Query,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
         may_send: impl Fn() -> bool,
         renew: Option<Renew>,
         on_lost: OnLost,
     ) -> Result<Vec<Delivery>> {
         let near: Arc<str> = query.affinity_key().into();
+        let (_place, wait_millis) = match query.wait_millis {
+            Some(asked) => self.parking_place(asked).await,
+            None => (None, None),
+        };
+        let query = &Query {
+            wait_millis,
+            ..query.clone()
+        };
         let request = Request::get(query.path()?, deadline)
             .repeat(Repeat::IfNotSent)
-            .waiting(query.wait_millis.is_some())
+            .waiting(wait_millis.is_some())
             .near(&near);
-        let _place = match query.wait_millis {
-            Some(_) => tokio::time::timeout_at(deadline, self.core.transport.parking_place())
-                .await
-                .map_err(|_| {
-                    Error::new(
-                        ErrorCode::Timeout,
-                        "no place among the waiting polls (maxParkedPolls) was free in time",
-                    )
-                })?,
-            None => None,
-        };
         if !may_send() {
             return Err(Error::new(ErrorCode::Cancelled, "the call was cancelled"));
         }
-        let parked = query
-            .wait_millis
-            .map(|_| self.core.stats.parked_polls.enter());
+        let parked = wait_millis.map(|_| self.core.stats.parked_polls.enter());
         let body = self.core.send(&request).await?.success()?;
         drop(parked);
         let answer = pop::parse(&body, query)?;
@@ -289,6 +301,9 @@ impl Hub {
             deliveries.push(Delivery::new(claim));
         }
         if let Some(renew) = renew {
+            // Brokers of generations 0.7 and 0.15 give the lease time of the queue.
+            let unsure = !answer.takes_retry;
+            let renew = Renew { unsure, ..renew };
             for lease in leases {
                 self.core.detach(lease.keep(self.clone(), renew));
             }

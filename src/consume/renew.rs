@@ -1,5 +1,6 @@
 //! Renewal of leases by their ids.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -64,7 +65,7 @@ impl Hub {
             let mut once = lease_ids.clone();
             once.sort();
             once.dedup();
-            let mut answers: Vec<(String, Result<Renewal>)> = Vec::with_capacity(once.len());
+            let mut answers = BTreeMap::new();
             let mut waiting = once.into_iter();
             let mut running = JoinSet::new();
             loop {
@@ -78,7 +79,9 @@ impl Hub {
                     });
                 }
                 match running.join_next().await {
-                    Some(Ok(answer)) => answers.push(answer),
+                    Some(Ok((id, answer))) => {
+                        answers.insert(id, answer);
+                    }
                     Some(Err(_)) => {
                         return Err(Error::new(ErrorCode::Internal, "a renewal panicked"));
                     }
@@ -100,16 +103,15 @@ fn check(lease_seconds: u64) -> Result<()> {
 /// [`ErrorCode::Partial`].
 fn overall(
     lease_ids: &[String],
-    answers: &[(String, Result<Renewal>)],
+    answers: &BTreeMap<String, Result<Renewal>>,
 ) -> Result<Vec<RenewalResult>> {
     let entry = |(index, id): (usize, &String)| {
-        let (_, answer) = answers.iter().find(|(answered, _)| answered == id)?;
-        Some(RenewalResult::new(index, id, answer))
+        Some(RenewalResult::new(index, id, answers.get(id.as_str())?))
     };
     let results: Vec<_> = lease_ids.iter().enumerate().filter_map(entry).collect();
     let errors: Vec<&Error> = answers
-        .iter()
-        .filter_map(|(_, answer)| answer.as_ref().err())
+        .values()
+        .filter_map(|answer| answer.as_ref().err())
         .collect();
     let Some(first) = errors.first() else {
         return Ok(results);
@@ -128,7 +130,9 @@ fn overall(
                 first.message()
             ),
         )
-        .with_outcome(Outcome::Refused)
+        .with_outcome(Outcome::of_parts(
+            errors.iter().map(|error| error.outcome()),
+        ))
         .with_result(json),
     })
 }

@@ -22,6 +22,8 @@ use crate::transport;
 
 /// The least time between two polls when the first was empty.
 const EMPTY_PAUSE: Duration = Duration::from_millis(100);
+/// What a poll that waited until an idle consumer ends may take to come back.
+const IDLE_GRACE: Duration = Duration::from_millis(500);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -111,6 +113,7 @@ impl Shared {
             share.keep(claims.iter().map(|claim| claim.messages.len() as u64).sum());
         }
         let side_by_side = &mut JoinSet::new();
+        let mut ends = Vec::with_capacity(deliveries.len());
         for delivery in &deliveries {
             let mut next = delivery.range().clone();
             while !next.is_empty() {
@@ -140,13 +143,15 @@ impl Shared {
                 }
                 self.touch();
             }
+            ends.push(next.start);
         }
         while side_by_side.join_next().await.is_some() {}
         // Gives back what was not handed over.
         drop(deliveries);
-        for claim in &claims {
+        for (claim, end) in claims.iter().zip(ends) {
             claim.ended().await;
-            let (acked, nacked) = claim.tally();
+            // Somebody may have settled by ids what was not handed over.
+            let (acked, nacked) = claim.tally(end);
             let mut counts = lock(&self.counts);
             counts.acked += acked;
             counts.nacked += nacked;
@@ -195,6 +200,25 @@ impl Shared {
         }
         let left = idle.saturating_sub(lock(&self.last_activity).elapsed());
         (!left.is_zero()).then(|| poll.min(left.max(Duration::from_millis(1))))
+    }
+
+    /// Ends the consumer when it has been idle for long enough, even where a broker holds a poll longer than it was asked to.
+    pub(super) async fn watch_idle(self: Arc<Shared>) {
+        let Some(idle) = self.options.idle_millis.map(Duration::from_millis) else {
+            return;
+        };
+        loop {
+            let busy = !lock(&self.active).is_empty();
+            let quiet = lock(&self.last_activity).elapsed();
+            let left = match busy {
+                true => idle,
+                false => (idle + IDLE_GRACE).saturating_sub(quiet),
+            };
+            if left.is_zero() {
+                return self.ask_to_stop(StopReason::Idle);
+            }
+            tokio::time::sleep(left).await;
+        }
     }
 
     /// The result of a future, unless the consumer stops first.

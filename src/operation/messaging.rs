@@ -111,14 +111,14 @@ static POP: Operation = Operation {
         described(
             "wait",
             "boolean",
-            "true",
+            "false",
             "Whether to wait for messages at the broker.",
         ),
         described(
             "pollTimeoutMillis",
             "integer, milliseconds",
             "30000",
-            "How long to wait there.",
+            "How long to wait there, where it waits.",
         ),
         described(
             "autoAck",

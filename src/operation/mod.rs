@@ -266,7 +266,7 @@ mod tests {
         let pop = crate::consume::PopOptions::parse("{}").unwrap();
         let documented = |parameter: &str| default_of("pop", parameter);
         assert_eq!((pop.batch, documented("batch")), (1, "1"));
-        assert_eq!((pop.wait, documented("wait")), (true, "true"));
+        assert_eq!((pop.wait, documented("wait")), (false, "false"));
         assert_eq!(
             (pop.poll_timeout_millis, documented("pollTimeoutMillis")),
             (30_000, "30000")

@@ -54,8 +54,9 @@ impl Lane {
             let now = Instant::now();
             let deadline = request.deadline().unwrap_or(now);
             let half = deadline.saturating_duration_since(now) / 2;
+            let limit = core.config.request_timeout_millis;
             let paced = Paced {
-                limit: half.max(Duration::from_millis(core.config.request_timeout_millis)),
+                limit: limit.map_or(half, Duration::from_millis),
                 ..Paced::default()
             };
             let attempts = paced.attempts.clone();

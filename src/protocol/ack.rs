@@ -51,7 +51,7 @@ pub struct Ack {
     /// The partition's id.
     pub partition_id: String,
     /// The lease of the delivery.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "no_lease")]
     pub lease_id: Option<String>,
     /// The verdict, [`Status::Completed`] when missing.
     #[serde(default = "completed")]
@@ -62,10 +62,19 @@ pub struct Ack {
 }
 
 impl Ack {
+    /// The lease that fences it, if any.
+    pub(crate) fn lease(&self) -> Option<&str> {
+        self.lease_id.as_deref().filter(|lease| !lease.is_empty())
+    }
+
     /// Reads a JSON array of acks, or one ack alone.
     pub fn parse_list(json: &str) -> Result<Vec<Ack>> {
         parse_list(json)
     }
+}
+
+fn no_lease(lease: &Option<String>) -> bool {
+    lease.as_deref().unwrap_or_default().is_empty()
 }
 
 fn completed() -> Status {
@@ -123,6 +132,12 @@ impl AckResult {
             dlq: false,
             noop: false,
         }
+    }
+
+    /// Whether the broker could not look at the verdict now, and may when it is sent again.
+    pub(crate) fn is_transient(&self) -> bool {
+        let error = self.error.as_deref().unwrap_or_default();
+        !self.success && (error == "pool" || error.starts_with("ack flush failed"))
     }
 
     /// Whether the verdict was refused because the lease has ended.

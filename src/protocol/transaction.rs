@@ -158,7 +158,7 @@ impl Draft {
             ack,
             group: Some(group).filter(|group| *group != QUEUE_MODE),
         })?;
-        self.leases.extend(ack.lease_id.clone());
+        self.leases.extend(ack.lease().map(str::to_owned));
         self.entries.push(Entry::Ack {
             transaction_id: ack.transaction_id.clone(),
             status: ack.status,

@@ -39,7 +39,7 @@ pub(super) struct Retry {
     delay: Duration,
     longest_pause: Duration,
     throttled_attempts: u32,
-    attempt_limit: Duration,
+    attempt_limit: Option<Duration>,
     failover: bool,
     logger: Arc<Logger>,
     /// How often a request was sent again.
@@ -63,7 +63,7 @@ impl Retry {
             delay: Duration::from_millis(config.retry_delay_millis),
             longest_pause: Duration::from_millis(config.retry_max_delay_millis),
             throttled_attempts: config.throttled_attempts,
-            attempt_limit: Duration::from_millis(config.request_timeout_millis),
+            attempt_limit: config.request_timeout_millis.map(Duration::from_millis),
             failover: config.enable_failover,
             logger: logger.clone(),
             resent: Counter::default(),
@@ -161,7 +161,7 @@ impl Retry {
             return Some(paced.limit);
         }
         let half = request.deadline.saturating_duration_since(Instant::now()) / 2;
-        (request.repeat == Repeat::Safe && !request.once).then(|| self.attempt_limit.max(half))
+        (request.repeat == Repeat::Safe).then(|| self.attempt_limit.unwrap_or(half))
     }
 
     /// The pause before the same backend is asked again after a 429, if that is still due.
@@ -458,6 +458,11 @@ mod tests {
         );
         assert_eq!(script.backends(), [0, 1]);
         assert_eq!(script.began.elapsed().as_secs(), 40);
+        // What its caller repeats is tried elsewhere as well.
+        let mut script = Script::new([]);
+        script.takes = Duration::from_secs(3600);
+        run(&script, 2, &push(40).once()).await.unwrap_err();
+        assert_eq!(script.backends(), [0, 1]);
         // What cannot be repeated has all the time of its call.
         let script = Script {
             takes: Duration::from_secs(25),

@@ -261,3 +261,56 @@ fn max_handling_seconds_ends_a_delivery() {
     rests(&server);
     consumer.stop(LONG).wait(LONG).unwrap();
 }
+
+#[test]
+fn c9_an_old_broker_is_asked_early_because_it_has_its_own_lease_time() {
+    let mut old = messages(&[("p", 1)]);
+    old.as_object_mut().unwrap().remove("partitionsClaimed");
+    let server = Arc::new(plays(hands_out([old]), acked, |_| renewed(1)));
+    let client = client(&server.url, "");
+    let seen = server.clone();
+    let options = ConsumeOptions {
+        lease_seconds: 3600,
+        limit: Some(1),
+        ..ConsumeOptions::default()
+    };
+    let consumer = client
+        .queue("q")
+        .consume_with(options, move |_| until("a renewal", || extends(&seen) == 1))
+        .unwrap();
+    assert_eq!(ended(&consumer).acked, 1);
+}
+
+#[test]
+fn x11_renewals_of_several_leases_have_the_outcome_of_their_parts() {
+    let server = Script::start(|seen| match &*seen.line {
+        line if line.contains("/lease/a/") => renewed(1),
+        line if line.contains("/lease/b/") => refused_renewal(),
+        _ => Reply::Reset,
+    });
+    let client = client(&server.url, r#""retryAttempts":1"#);
+    let outcome = |ids: &[&str]| {
+        let ids: Vec<String> = ids.iter().map(|id| id.to_string()).collect();
+        let error = client
+            .renew_many(&ids, 10, &queen::RenewOptions::default())
+            .wait(LONG)
+            .unwrap_err();
+        let results: Vec<Value> = serde_json::from_str(error.result_json().unwrap()).unwrap();
+        assert_eq!(results.len(), ids.len());
+        assert!(
+            results
+                .iter()
+                .zip(&ids)
+                .all(|(result, id)| &result["leaseId"] == id)
+        );
+        (error.code(), error.outcome())
+    };
+    assert_eq!(
+        outcome(&["a", "b", "a"]),
+        (ErrorCode::Partial, queen::Outcome::Refused)
+    );
+    assert_eq!(
+        outcome(&["a", "b", "c", "b"]),
+        (ErrorCode::Partial, queen::Outcome::Unknown)
+    );
+}

@@ -278,6 +278,7 @@ fn brokers_that_know_no_giving_back_are_left_alone() {
     let server = plays(hands_out([old]), acked, |_| renewed(1));
     let client = client(&server.url, "");
     let pop = PopOptions {
+        wait: true,
         batch: 2,
         ..PopOptions::default()
     };
@@ -285,4 +286,67 @@ fn brokers_that_know_no_giving_back_are_left_alone() {
     drop(delivery.unwrap());
     client.close(LONG).wait(LONG).unwrap();
     assert!(requests(&server, "/ack").is_empty(), "it would be charged");
+}
+
+#[test]
+fn c8_idle_ends_on_time_where_a_broker_says_nothing() {
+    let server = plays(|_| Reply::Silence, acked, |_| renewed(1));
+    let client = client(&server.url, r#""timeoutMillis":3600000"#);
+    let options = ConsumeOptions {
+        idle_millis: Some(300),
+        concurrency: 2,
+        ..ConsumeOptions::default()
+    };
+    let consumer = client.queue("q").consume_with(options, |_| ()).unwrap();
+    assert_eq!(ended(&consumer).reason, StopReason::Idle);
+    assert_eq!(requests(&server, "/pop").len(), 2);
+}
+
+#[test]
+fn c45_the_wait_for_a_place_is_part_of_the_wait() {
+    // The first takes the only place for as long as the test takes.
+    let server = plays(
+        |number| match number {
+            0 => Reply::Silence,
+            _ => nothing(),
+        },
+        acked,
+        |_| renewed(1),
+    );
+    let client = client(&server.url, r#""maxParkedPolls":1"#);
+    let patient = |poll_timeout_millis| PopOptions {
+        wait: true,
+        poll_timeout_millis,
+        ..PopOptions::default()
+    };
+    let queue = client.queue("q");
+    let parked = queue.pop_with(&patient(3_600_000));
+    until("it is parked", || server.count() == 1);
+    // Two find no place in time: they look, and do not wait at the broker.
+    let (one, two) = (queue.pop_with(&patient(200)), queue.pop_with(&patient(300)));
+    assert!(one.wait(LONG).unwrap().is_empty() && two.wait(LONG).unwrap().is_empty());
+    let polls = requests(&server, "/pop");
+    assert!(polls[0].line.contains("wait=true"));
+    assert!(polls[1..].iter().all(|poll| !poll.line.contains("wait")));
+    // One that gets the place late waits for what is left.
+    let third = queue.pop_with(&patient(60_000));
+    std::thread::sleep(Duration::from_millis(300));
+    parked.cancel();
+    assert!(third.wait(LONG).unwrap().is_empty());
+    let line = requests(&server, "/pop").pop().unwrap().line;
+    let asked = line.split("timeout=").nth(1).unwrap();
+    let asked: u64 = asked.split('&').next().unwrap().parse().unwrap();
+    assert!((30_000..=59_700).contains(&asked), "{line}");
+}
+
+#[test]
+fn d27_q11_c22_a_pop_waits_only_where_it_is_told_to() {
+    let server = plays(|_| nothing(), acked, |_| renewed(1));
+    let client = client(&server.url, "");
+    client.queue("q").pop().wait(LONG).unwrap();
+    client
+        .pop(None, None, &PopOptions::parse(r#"{"task":"t"}"#).unwrap())
+        .wait(LONG)
+        .unwrap();
+    assert!(server.seen().iter().all(|seen| !seen.line.contains("wait")));
 }

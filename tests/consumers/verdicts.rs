@@ -56,6 +56,7 @@ fn c18_x42_a_refused_ack_is_seen() {
         let server = plays(hands_out([messages(&[("p", 3)])]), refuse, |_| renewed(1));
         let client = client(&server.url, "");
         let pop = PopOptions {
+            wait: true,
             batch: 3,
             ..PopOptions::default()
         };
@@ -127,6 +128,7 @@ fn c18_c58_an_ack_whose_answer_was_lost_counts_if_it_was_applied() {
         });
         let client = client(&server.url, "");
         let pop = PopOptions {
+            wait: true,
             batch: 2,
             ..PopOptions::default()
         };
@@ -149,4 +151,138 @@ fn c18_c58_an_ack_whose_answer_was_lost_counts_if_it_was_applied() {
             }
         }
     }
+}
+
+/// As many acks by ids of one partition under the lease `L`.
+fn by_ids(count: usize) -> Vec<queen::Ack> {
+    let acks: Vec<_> = (0..count)
+        .map(|n| json!({ "transactionId": format!("p-{n}"), "partitionId": "uuid-p", "leaseId": "L" }))
+        .collect();
+    queen::Ack::parse_list(&json!(acks).to_string()).unwrap()
+}
+
+#[test]
+fn c18_c58_acks_by_ids_count_where_an_attempt_was_applied_whose_answer_was_lost() {
+    for consumed in [true, false] {
+        let attempts = AtomicUsize::new(0);
+        let server = Script::start(move |seen| match &*seen.line {
+            line if line.contains("/messages/uuid-p/p-1") => {
+                let groups =
+                    json!([{ "name": "readers", "group": "readers", "consumed": consumed }]);
+                script::json(200, &json!({ "consumerGroups": groups }).to_string())
+            }
+            _ if attempts.fetch_add(1, Ordering::SeqCst) == 0 => Reply::Reset,
+            _ => verdicts_with(seen, |_| json!("invalid or expired lease")),
+        });
+        let client = client(&server.url, r#""retryDelayMillis":1"#);
+        let options = queen::AckOptions {
+            group: Some("readers".into()),
+            ..queen::AckOptions::default()
+        };
+        match client.ack(by_ids(2), &options).wait(LONG) {
+            Ok(results) => {
+                assert!(consumed);
+                assert!(results.iter().all(|one| one.success && one.noop));
+                let places: Vec<_> = results.iter().map(|one| one.index).collect();
+                assert_eq!(places, [0, 1]);
+            }
+            Err(error) => assert!(!consumed, "{error}"),
+        }
+    }
+}
+
+#[test]
+fn an_ack_that_the_broker_cannot_look_at_is_sent_again() {
+    for text in ["pool", "ack flush failed; lease will expire and redeliver"] {
+        let attempts = AtomicUsize::new(0);
+        let ack = move |seen: &Seen| match attempts.fetch_add(1, Ordering::SeqCst) {
+            0 => verdicts_with(seen, |_| json!(text)),
+            // Some are looked at, and some are not.
+            1 => verdicts_with(seen, |ack| match &ack["transactionId"] == "p-0" {
+                true => Value::Null,
+                false => json!(text),
+            }),
+            _ => acked(seen),
+        };
+        let server = plays(hands_out([messages(&[("p", 2)])]), ack, |_| renewed(1));
+        let client = client(&server.url, "");
+        let pop = PopOptions {
+            batch: 2,
+            ..PopOptions::default()
+        };
+        let delivery = client.queue("q").pop_with(&pop).wait(LONG).unwrap().take();
+        let results = delivery.unwrap().ack().wait(LONG).unwrap();
+        assert!(results.iter().all(|result| result.success));
+        assert_eq!(requests(&server, "/ack").len(), 3);
+        assert_eq!(client.stats().messages.acked, 2);
+        // Acks by ids as well.
+        client
+            .ack(by_ids(2), &queen::AckOptions::default())
+            .wait(LONG)
+            .unwrap();
+        // What nothing fences is told at once: a failure that is told twice counts twice.
+        let server = plays(
+            |_| nothing(),
+            move |seen| verdicts_with(seen, |_| json!(text)),
+            |_| renewed(1),
+        );
+        let client = self::client(&server.url, "");
+        let mut acks = by_ids(1);
+        acks[0].lease_id = Some(String::new());
+        acks[0].status = queen::Status::Failed;
+        let unfenced = queen::AckOptions {
+            unfenced: true,
+            ..queen::AckOptions::default()
+        };
+        client.ack(acks, &unfenced).wait(LONG).unwrap_err();
+        assert_eq!(requests(&server, "/ack").len(), 1);
+        assert!(!requests(&server, "/ack")[0].body.contains("leaseId"));
+    }
+}
+
+#[test]
+fn an_ack_whose_fate_is_unknown_makes_a_lease_doubtful_and_not_lost() {
+    let server = plays(
+        hands_out([messages(&[("p", 1)])]),
+        |_| Reply::Reset,
+        |_| renewed(1),
+    );
+    let client = client(&server.url, r#""timeoutMillis":400"#);
+    let (consumer, events) = events(&client, ConsumeOptions::default());
+    let delivery = delivery(&events);
+    let error = delivery.ack().wait(LONG).unwrap_err();
+    assert_eq!(error.outcome(), queen::Outcome::Unknown);
+    let told = events.recv_timeout(LONG).unwrap();
+    let ConsumerEvent::LeaseLost { json } = told else {
+        panic!("{told:?}");
+    };
+    assert!(json.contains(r#""certain":false"#), "{json}");
+    consumer.stop(LONG).wait(LONG).unwrap();
+    assert_eq!(client.stats().leases.lost, 0);
+}
+
+#[test]
+fn x38_the_summary_counts_no_verdict_on_what_was_not_handed_over() {
+    // Ten come, one is handed over; the handler settles all by their ids.
+    let server = plays(hands_out([messages(&[("p", 10)])]), acked, |_| renewed(1));
+    let client = client(&server.url, "");
+    let options = ConsumeOptions {
+        batch: 10,
+        each: true,
+        limit: Some(1),
+        ..ConsumeOptions::default()
+    };
+    let inside = client.clone();
+    let consumer = client
+        .queue("q")
+        .consume_with(options, move |_| {
+            let acks = by_ids(10);
+            drop(inside.ack(acks, &queen::AckOptions::default()).wait(LONG));
+        })
+        .unwrap();
+    let summary = ended(&consumer);
+    assert_eq!(
+        (summary.messages, summary.acked, summary.unsettled),
+        (1, 1, 0)
+    );
 }

@@ -190,6 +190,7 @@ fn q11_x29_a_pop_waits_as_long_as_it_says(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client);
     let waiting = |millis: u64| PopOptions {
+        wait: true,
         poll_timeout_millis: millis,
         ..PopOptions::default()
     };
@@ -259,6 +260,7 @@ fn q13_x25_a_pop_brings_so_many_messages_of_so_many_partitions(broker: &TestBrok
         .flat_map(|p| (0..4).map(|n| (p.to_string(), n)));
     assert_eq!(seen, all.collect::<Vec<_>>());
     let none = PopOptions {
+        wait: true,
         batch: 0,
         ..PopOptions::default()
     };
@@ -425,6 +427,7 @@ fn m7_c19_a_lease_is_renewed_by_its_id(broker: &TestBroker) -> Tested {
     assert!(renewed.expires_at.is_some());
     // Two leases long: it is still ours.
     let wait = PopOptions {
+        wait: true,
         poll_timeout_millis: 2_000,
         ..PopOptions::default()
     };

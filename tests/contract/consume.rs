@@ -243,7 +243,10 @@ fn close_names_what_still_runs(broker: &TestBroker) -> Tested {
         Settlement::Ack
     })?;
     wait.recv_timeout(LONG)?;
-    let waiting = queue.clone().partition("none").pop();
+    let waiting = queue.clone().partition("none").pop_with(&PopOptions {
+        wait: true,
+        ..PopOptions::default()
+    });
     let early = client
         .close(Duration::from_millis(50))
         .wait(LONG)

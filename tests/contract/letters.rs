@@ -28,6 +28,7 @@ fn dead(client: &Client) -> Queue {
 
 fn from_start() -> PopOptions {
     PopOptions {
+        wait: true,
         subscription_mode: Some("all".into()),
         ..PopOptions::default()
     }
@@ -217,7 +218,14 @@ fn x54_messages_are_listed_and_told(broker: &TestBroker) -> Tested {
             .to("2999-01-02T00:00:00Z"))
         .is_empty()
     );
-    let delivery = place.pop().wait(LONG)?.take().unwrap();
+    let delivery = place
+        .pop_with(&PopOptions {
+            wait: true,
+            ..PopOptions::default()
+        })
+        .wait(LONG)?
+        .take()
+        .unwrap();
     let partition_id = &delivery.source().partition_id;
     let one = told(client.messages().get(partition_id, "big"));
     assert_eq!(

@@ -189,6 +189,7 @@ fn x30_c3_what_is_committed_on_delivery_is_never_acked(broker: &TestBroker) -> T
     // A single pop knows the same.
     push(&queue, [1]);
     let options = PopOptions {
+        wait: true,
         auto_ack: true,
         ..PopOptions::default()
     };

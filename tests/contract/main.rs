@@ -102,6 +102,7 @@ fn push(queue: &Queue, payloads: impl IntoIterator<Item = u32>) {
 
 fn batch(size: u64) -> PopOptions {
     PopOptions {
+        wait: true,
         batch: size,
         ..PopOptions::default()
     }

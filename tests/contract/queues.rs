@@ -67,6 +67,7 @@ fn q9_a_queue_is_found_by_namespace_and_task(broker: &TestBroker) -> Tested {
     );
     push(&queue, [5]);
     let by_task = PopOptions {
+        wait: true,
         task: Some(task),
         ..PopOptions::default()
     };
@@ -120,6 +121,7 @@ fn c15_names_of_any_letters_are_addressed(broker: &TestBroker) -> Tested {
     queue.push(&[item]).wait(LONG)?;
     assert_eq!(told(queue.get())["partitions"][0]["name"], odd);
     let all = PopOptions {
+        wait: true,
         subscription_mode: Some("all".into()),
         ..PopOptions::default()
     };

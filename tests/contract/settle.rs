@@ -178,7 +178,10 @@ fn a_cancelled_pop_loses_nothing(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client);
     for round in 0..10u32 {
-        let waiting = queue.pop();
+        let waiting = queue.pop_with(&PopOptions {
+            wait: true,
+            ..PopOptions::default()
+        });
         waiting.wait_for(Duration::from_millis(20 * u64::from(round % 3)))?;
         let pushed = queue.push(&[Item::json(&round)?]);
         waiting.cancel();

@@ -29,6 +29,7 @@ fn used(client: &Client) -> Queue {
     told(queue.create(options));
     push(&queue, 0..3);
     let all = PopOptions {
+        wait: true,
         subscription_mode: Some("all".into()),
         ..PopOptions::default()
     };

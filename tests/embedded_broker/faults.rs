@@ -196,7 +196,10 @@ fn the_clock_moves_leases_delays_and_retention() {
         push(&delayed, "y").unwrap();
         assert!(pop(&delayed).unwrap().is_none());
         // A poll that waits sees the time move.
-        let waiting = delayed.pop();
+        let waiting = delayed.pop_with(&PopOptions {
+            wait: true,
+            ..PopOptions::default()
+        });
         broker
             .advance_clock(Duration::from_secs(601))
             .wait(LONG)

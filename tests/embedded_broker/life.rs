@@ -28,7 +28,10 @@ fn a_stop_in_good_order_answers_what_is_under_way() {
         let slow = Fault::new("push", FaultAction::Delay { millis: 300 });
         broker.add_fault(slow).unwrap();
         let pushing = client.queue("q").push(&[Item::json("x").unwrap()]);
-        let waiting = client.queue("empty").pop();
+        let waiting = client.queue("empty").pop_with(&PopOptions {
+            wait: true,
+            ..PopOptions::default()
+        });
         while broker.requests().unwrap().len() < 2 {
             std::thread::yield_now();
         }
@@ -89,7 +92,10 @@ fn a_kill_cuts_connections_and_a_restart_brings_all_back() {
         push(&queue, "before").unwrap();
         broker.advance_clock(HOUR).wait(LONG).unwrap();
         let hour_ahead = broker.clock().unwrap().now;
-        let waiting = client.queue("empty").pop();
+        let waiting = client.queue("empty").pop_with(&PopOptions {
+            wait: true,
+            ..PopOptions::default()
+        });
         while !broker.requests().unwrap().contains_key("pop") {
             std::thread::yield_now();
         }
@@ -249,7 +255,10 @@ fn dropping_it_leaves_its_clients_alone() {
     let broker = EmbeddedBroker::start(testing()).unwrap();
     let client =
         Client::new(&json!({"url": broker.url(), "retryAttempts": 1}).to_string()).unwrap();
-    let waiting = client.queue("q").pop();
+    let waiting = client.queue("q").pop_with(&PopOptions {
+        wait: true,
+        ..PopOptions::default()
+    });
     while broker.requests().unwrap().is_empty() {
         std::thread::yield_now();
     }

@@ -29,6 +29,7 @@ fn broker(play: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Script {
 
 fn popped(client: &Client) -> Delivery {
     let options = PopOptions {
+        wait: true,
         batch: 2,
         ..PopOptions::default()
     };

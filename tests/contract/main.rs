@@ -7,6 +7,7 @@ mod each;
 mod groups;
 mod letters;
 mod limits;
+mod pipeline;
 mod produce;
 mod queues;
 mod settle;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     for broker in &brokers {
         let tests = [
             produce::TESTS,
+            pipeline::TESTS,
             builder::TESTS,
             buffers::TESTS,
             settle::TESTS,

@@ -305,7 +305,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: "integer",
         default: "16",
         range: "1 to 64",
-        doc: "Bound on requests of direct pushes in flight; how many there are below it follows what the brokers answer fastest. Without `coalescePushes` there is none.",
+        doc: "Bound on requests of direct pushes in flight; how many there are below it follows what the brokers answer fastest. One that has taken a second does not count, up to 64 in all. Without `coalescePushes` there is none.",
         apply: |config, value| {
             config.max_push_lanes = integer(value, 1, 64)? as usize;
             Ok(())

@@ -42,8 +42,10 @@ fn bench_with(options: LaneOptions) -> Bench {
         delay: Duration::from_secs(1),
         longest_pause: Duration::from_secs(30),
     };
+    let mut lanes = Lanes::new(options, rules);
+    lanes.set_most(options.most);
     Bench {
-        state: State::new(bounds, Lanes::new(options, rules)),
+        state: State::new(bounds, lanes),
         now: Instant::now(),
         timeout: Duration::from_secs(60),
     }

@@ -12,9 +12,13 @@ use super::calls::Call;
 use super::fuse::{Course, Fused, Misfit, Parcel};
 use super::outcome::Rules;
 use super::state::State;
+use super::tuner::Tuner;
 use super::turns::{Holder, Line, Turn};
 use crate::pending::{Pending, Ticket};
 use crate::protocol::push::{Push, PushResult};
+
+/// So many requests may be in flight at most, those included that take very long and do not count.
+const MOST_LANES: usize = 64;
 
 /// How the lanes of a client work.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +27,7 @@ pub(super) struct LaneOptions {
     pub(super) fuses: bool,
     /// How long a lane waits for those that its answer has released.
     pub(super) gather: Duration,
-    /// How many requests may be in flight.
+    /// How many requests may be in flight at most.
     pub(super) most: usize,
 }
 
@@ -37,6 +41,7 @@ struct Gather {
 pub(super) struct Lanes {
     options: LaneOptions,
     pub(super) rules: Rules,
+    tuner: Tuner,
     /// Lanes with a request in flight, those that gather included.
     busy: usize,
     /// Requests in flight that take so long that they do not count.
@@ -61,6 +66,7 @@ impl Lanes {
         Lanes {
             options,
             rules,
+            tuner: Tuner::new(options.most),
             busy: 0,
             overdue: 0,
             flying: 0,
@@ -92,14 +98,22 @@ impl Lanes {
     /// Sets how many requests may be in flight from now on. Those that are stay.
     #[cfg(test)]
     pub(super) fn set_most(&mut self, most: usize) {
-        self.options.most = most;
+        (self.options.most, self.tuner) = (most, Tuner::fixed(most));
+    }
+
+    /// How many there are now.
+    fn lanes(&self) -> usize {
+        match self.options.fuses {
+            true => (self.tuner.lanes() + self.overdue).min(MOST_LANES),
+            false => self.options.most,
+        }
     }
 
     /// Whether a lane may send now. A lane that gathers goes before those that are idle: what comes meanwhile is what it
     /// waits for.
     fn has_idle_lane(&self, now: Instant) -> bool {
         let most = match self.outage {
-            0 => self.options.most + self.overdue,
+            0 => self.lanes(),
             // While nothing goes well, one request at a time tries.
             _ => 1,
         };
@@ -250,6 +264,7 @@ impl State {
     /// A request was answered for, and its calls have their results: its lines are free again. A lane that has released
     /// callers waits for them, if some are there already.
     pub(super) fn answered(&mut self, request: &Fused, now: Instant) {
+        let all_busy = self.lanes.busy >= self.lanes.lanes();
         self.lane_ended(request);
         (self.lanes.outage, self.lanes.resume_at) = (0, None);
         for (address, _) in &request.lines {
@@ -260,6 +275,8 @@ impl State {
         }
         let LaneOptions { gather, fuses, .. } = self.lanes.options;
         let waiting = self.lanes.waiting;
+        let full = all_busy && waiting > 0;
+        self.lanes.tuner.answered(request.messages, full, now);
         if fuses && !gather.is_zero() && waiting > 0 && waiting < request.messages {
             let until = now + gather;
             // Where other lanes have fewer, some of those that come back are for them.

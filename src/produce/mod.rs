@@ -19,6 +19,7 @@ mod report;
 mod room;
 mod sender;
 mod state;
+mod tuner;
 mod turns;
 mod unsettled;
 

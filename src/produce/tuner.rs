@@ -1,0 +1,222 @@
+//! How many lanes there are: as few as the brokers answer fastest with. More lanes mean smaller requests, which cost more
+//! on both sides, so that only a clear gain is worth them. Bookkeeping alone: the time comes from outside.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The number of lanes to begin with: one for those that do not suffer a slow request of others.
+const FIRST: usize = 2;
+
+/// An observation lasts at least that long, and for so many answers of each lane.
+const SPAN: Duration = Duration::from_millis(100);
+const ANSWERS: usize = 8;
+
+/// One that lasts longer was not about throughput.
+const TOO_LONG: Duration = Duration::from_secs(5);
+
+/// How much more twice the lanes must bring, and what half of them may lose.
+const GAIN: f64 = 1.15;
+const LOSS: f64 = 0.97;
+
+/// Observations before the next trial: after a change, and at most.
+const REST: u32 = 4;
+const LONGEST_REST: u32 = 64;
+
+pub(super) struct Tuner {
+    most: usize,
+    now: usize,
+    /// Whether the next trial is with more.
+    up: bool,
+    trial: Option<Trial>,
+    /// Observations until the next trial.
+    rest: u32,
+    patience: u32,
+    seen: Seen,
+}
+
+/// Another number of lanes than was thought best.
+struct Trial {
+    best: usize,
+    /// What that brings, in messages a second.
+    rate: f64,
+}
+
+/// What has been observed since a moment.
+#[derive(Default)]
+struct Seen {
+    since: Option<Instant>,
+    /// Answers that are not counted, because the lanes were others when their requests left.
+    skips: usize,
+    answers: usize,
+    messages: usize,
+    /// Answers at which all lanes were busy and calls waited for one.
+    full: usize,
+}
+
+impl Tuner {
+    pub(super) fn new(most: usize) -> Tuner {
+        Tuner {
+            most,
+            now: FIRST.min(most),
+            up: true,
+            trial: None,
+            rest: REST,
+            patience: REST,
+            seen: Seen::default(),
+        }
+    }
+
+    /// With that many for a while.
+    #[cfg(test)]
+    pub(super) fn fixed(lanes: usize) -> Tuner {
+        Tuner {
+            now: lanes,
+            rest: u32::MAX,
+            ..Tuner::new(lanes)
+        }
+    }
+
+    /// How many lanes there are.
+    pub(super) fn lanes(&self) -> usize {
+        self.now
+    }
+
+    /// A request with so many messages was answered. `full`: all lanes were busy, and calls waited for one.
+    pub(super) fn answered(&mut self, messages: usize, full: bool, now: Instant) {
+        let seen = &mut self.seen;
+        if seen.skips > 0 {
+            seen.skips -= 1;
+            return;
+        }
+        let Some(since) = seen.since else {
+            seen.since = Some(now);
+            return;
+        };
+        seen.answers += 1;
+        seen.messages += messages;
+        seen.full += usize::from(full);
+        let span = now.saturating_duration_since(since);
+        if span < SPAN || seen.answers < ANSWERS * self.now {
+            return;
+        }
+        // Where the lanes are not what is waited for, their number tells nothing.
+        let tells = span < TOO_LONG && seen.full * 4 >= seen.answers * 3;
+        let rate = seen.messages as f64 / span.as_secs_f64();
+        *seen = Seen {
+            since: Some(now),
+            ..Seen::default()
+        };
+        if tells {
+            self.observed(rate);
+        }
+    }
+
+    fn observed(&mut self, rate: f64) {
+        match self.trial.take() {
+            Some(trial) => {
+                let enough = match self.now > trial.best {
+                    true => trial.rate * GAIN,
+                    false => trial.rate * LOSS,
+                };
+                if rate >= enough {
+                    self.patience = REST;
+                    // It may go on that way.
+                    self.begin_trial(rate);
+                } else {
+                    self.change(trial.best);
+                    self.up = !self.up;
+                    self.rest = self.patience;
+                    self.patience = (self.patience * 2).min(LONGEST_REST);
+                }
+            }
+            None if self.rest > 0 => self.rest -= 1,
+            None => self.begin_trial(rate),
+        }
+    }
+
+    fn begin_trial(&mut self, rate: f64) {
+        let other = |up: bool| match up {
+            true => (self.now * 2).min(self.most),
+            false => (self.now / 2).max(1),
+        };
+        if other(self.up) == self.now {
+            self.up = !self.up;
+            self.rest = self.patience;
+            return;
+        }
+        self.trial = Some(Trial {
+            best: self.now,
+            rate,
+        });
+        self.change(other(self.up));
+    }
+
+    fn change(&mut self, lanes: usize) {
+        self.seen = Seen {
+            skips: 2 * self.now.max(lanes),
+            ..Seen::default()
+        };
+        self.now = lanes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A broker that answers so many messages a second with so many lanes, more or less.
+    fn run(tuner: &mut Tuner, now: &mut Instant, rate: impl Fn(usize) -> f64) -> Vec<usize> {
+        let mut lanes = Vec::new();
+        for n in 0..20_000u32 {
+            let noise = 1.0 + 0.04 * f64::from(n % 7) / 7.0;
+            *now += Duration::from_secs_f64(50.0 / rate(tuner.lanes()) * noise);
+            tuner.answered(50, true, *now);
+            lanes.push(tuner.lanes());
+        }
+        lanes.split_off(10_000)
+    }
+
+    /// How much of the time it was that many.
+    fn share(lanes: &[usize], of: usize) -> f64 {
+        lanes.iter().filter(|lanes| **lanes == of).count() as f64 / lanes.len() as f64
+    }
+
+    #[test]
+    fn the_lanes_follow_what_the_broker_answers_fastest() {
+        let mut now = Instant::now();
+        let mut tuner = Tuner::new(16);
+        let flat = |_| 10_000.0;
+        let seen = run(&mut tuner, &mut now, flat);
+        assert!(share(&seen, 1) > 0.9, "few where more bring nothing");
+        let parallel = |lanes: usize| 5_000.0 * lanes.min(8) as f64;
+        let seen = run(&mut tuner, &mut now, parallel);
+        assert!(share(&seen, 8) > 0.8, "as many as bring more");
+        let crowded = |lanes: usize| 20_000.0 / lanes as f64;
+        let seen = run(&mut tuner, &mut now, crowded);
+        assert!(share(&seen, 1) > 0.8, "and back");
+    }
+
+    #[test]
+    fn the_bounds_hold() {
+        let mut now = Instant::now();
+        let eager = |lanes: usize| 1_000.0 * lanes as f64;
+        for most in [1, 3, 16] {
+            let mut tuner = Tuner::new(most);
+            let seen = run(&mut tuner, &mut now, eager);
+            assert!(share(&seen, most) > 0.8, "{most}");
+            assert!(seen.iter().all(|lanes| (1..=most).contains(lanes)));
+        }
+    }
+
+    #[test]
+    fn callers_who_do_not_wait_for_a_lane_tell_nothing() {
+        let mut now = Instant::now();
+        let mut tuner = Tuner::new(16);
+        for _ in 0..10_000 {
+            now += Duration::from_millis(1);
+            tuner.answered(1, false, now);
+            assert_eq!(tuner.lanes(), FIRST);
+        }
+    }
+}

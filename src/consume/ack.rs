@@ -112,6 +112,7 @@ impl Hub {
                         group: &group,
                         near: None,
                         repeat,
+                        shared: false,
                         deadline,
                     };
                     match core.send_acks(&sending).await {

@@ -381,46 +381,50 @@ impl Claim {
             return;
         }
         state.sending = true;
-        let claim = self.clone();
-        self.hub
-            .core
-            .background(async move { claim.send_verdicts().await });
+        self.hub.send_verdicts(self);
     }
 
-    async fn send_verdicts(self: Arc<Self>) {
-        let _losing = LostInPanic(&self);
-        loop {
-            let acks = self.with_state(|state| {
-                let acks = match state.end {
-                    None => self.ready(state),
-                    Some(_) => Vec::new(),
-                };
-                state.sending = !acks.is_empty();
-                self.end_if_left(state);
-                acks
-            });
-            if acks.is_empty() {
-                return;
-            }
-            let answer = self.request(&acks).await;
-            if let Some(certain) = self.with_state(|state| self.note(state, &acks, answer)) {
-                self.tell_lost(certain);
-            }
+    /// At most `most` of the verdicts that are ready to be sent; the answer is due in [`answered`](Self::answered). None:
+    /// nothing is, and the claim has left its lane.
+    pub(super) fn begin_sending(self: &Arc<Self>, most: usize) -> Vec<Ack> {
+        self.with_state(|state| {
+            let acks = match state.end {
+                None => self.ready(state, most),
+                Some(_) => Vec::new(),
+            };
+            state.sending = !acks.is_empty();
+            self.end_if_left(state);
+            acks
+        })
+    }
+
+    /// The answer to verdicts that were sent.
+    pub(super) fn answered(self: &Arc<Self>, acks: &[Ack], answer: Result<Vec<AckResult>>) {
+        let lost = self.with_state(|state| {
+            let lost = self.note(state, acks, answer);
+            state.sending = false;
+            self.advance(state);
+            self.end_if_left(state);
+            lost
+        });
+        if let Some(certain) = lost {
+            self.tell_lost(certain);
         }
     }
 
     /// Ends a claim that is left to its lease, once the verdicts given before are answered and transactions have ended.
     fn end_if_left(&self, state: &mut State) {
         let held = state.slots.iter().any(|slot| slot.hold.is_some());
-        if state.left && !state.sending && !held && self.ready(state).is_empty() {
+        if state.left && !state.sending && !held && self.ready(state, 1).is_empty() {
             self.finish(state, End::Lost);
         }
     }
 
-    /// The verdicts from `next` on up to a gap or the first negative one.
-    fn ready(&self, state: &State) -> Vec<Ack> {
+    /// The verdicts from `next` on up to a gap or the first negative one, at most so many.
+    fn ready(&self, state: &State, most: usize) -> Vec<Ack> {
         let mut acks = Vec::new();
-        for (slot, message) in state.slots.iter().zip(&self.messages).skip(state.next) {
+        let open = state.slots.iter().zip(&self.messages).skip(state.next);
+        for (slot, message) in open.take(most) {
             let Some((status, reason)) = &slot.verdict else {
                 break;
             };
@@ -513,17 +517,6 @@ impl Claim {
 
     fn id_of(&self, index: usize) -> String {
         self.messages[index].transaction_id.clone()
-    }
-}
-
-/// A panic while verdicts are on their way leaves nobody waiting for them.
-struct LostInPanic<'a>(&'a Claim);
-
-impl Drop for LostInPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.lose();
-        }
     }
 }
 

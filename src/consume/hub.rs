@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::claims::Claims;
 use super::consumer::{Shared, StopReason};
+use super::lanes::AckLanes;
 use crate::core::Core;
 use crate::error::Result;
 use crate::runtime::lock;
@@ -15,6 +16,7 @@ use crate::stats::ConsumerStats;
 pub(crate) struct Hub {
     pub(crate) core: Arc<Core>,
     pub(crate) claims: Claims,
+    pub(super) acks: AckLanes,
     /// Held while a transaction takes its places.
     pub(crate) commits: Mutex<()>,
     consumers: Mutex<HashMap<u64, Weak<Shared>>>,
@@ -25,6 +27,7 @@ impl Hub {
         Arc::new(Hub {
             core: core.clone(),
             claims: Claims::default(),
+            acks: AckLanes::default(),
             commits: Mutex::default(),
             consumers: Mutex::default(),
         })

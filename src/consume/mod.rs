@@ -6,6 +6,7 @@ mod claims;
 mod consumer;
 mod delivery;
 mod hub;
+mod lanes;
 mod lease;
 mod lost;
 mod options;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::claim::Claim;
 use crate::core::Core;
-use crate::error::{Error, Outcome, Result};
+use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::log::Level;
 use crate::protocol::ack::{self, Ack, AckResult, Status};
 use crate::protocol::message;
@@ -22,6 +22,8 @@ pub(super) struct Sending<'a> {
     /// come again otherwise; without it, as often as any other request.
     pub(super) near: Option<&'a str>,
     pub(super) repeat: Repeat,
+    /// Whether one of several claims may be what the broker stumbles over.
+    pub(super) shared: bool,
     pub(super) deadline: Instant,
 }
 
@@ -33,6 +35,7 @@ impl Claim {
             group: &self.source().consumer_group,
             near: Some(&self.near),
             repeat: Repeat::Safe,
+            shared: false,
             deadline: transport::after(self.core().config.timeout_millis),
         };
         self.core().send_acks(&sending).await
@@ -48,6 +51,7 @@ impl Core {
         // Whether an attempt may have counted that has no answer.
         let mut unknown = false;
         let mut results: Vec<AckResult> = Vec::new();
+        let mut stumbles = 0;
         loop {
             let request =
                 Request::post(ack::PATH, body.clone(), sending.deadline).repeat(sending.repeat);
@@ -63,7 +67,9 @@ impl Core {
                 Err(error) => Err(error),
             };
             let in_time = Instant::now() + backoff < sending.deadline;
+            stumbles += u32::from(answer.as_ref().is_err_and(is_about_the_request));
             let cause = match answer {
+                Err(error) if sending.shared && stumbles > 1 => return Err(error),
                 Err(error) if sending.near.is_some() && error.is_retriable() && in_time => {
                     unknown |= error.outcome() == Outcome::Unknown;
                     error.to_string()
@@ -138,6 +144,15 @@ impl Core {
         let told: Value = serde_json::from_slice(&body)
             .map_err(|error| Error::argument(format!("the message cannot be read: {error}")))?;
         Ok(message::is_consumed(&told, sending.group))
+    }
+}
+
+/// Whether a failure may be the fault of something that the request says.
+pub(super) fn is_about_the_request(error: &Error) -> bool {
+    match error.http_status() {
+        Some(503) => false,
+        Some(status) => matches!(status, 400 | 413 | 422) || status >= 500,
+        None => error.code() == ErrorCode::BadAnswer,
     }
 }
 

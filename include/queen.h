@@ -1182,11 +1182,12 @@ void queen_delivery_free(struct queen_delivery_t *delivery);
  * Starts a consumer that hands deliveries to a handler.
  *
  * `options` is a JSON object of `len` bytes, whose keys docs/CONFIGURATION.md explains: `queue` (or `namespace`, `task`),
- * `partition`, `consumerGroup`, `concurrency` (1), `batch` (1), `each` (false), `ordered` (true), `limit` (none; messages
- * per worker), `limitTotal` (none; messages of all workers), `idleMillis` (never), `wait` (true), `pollTimeoutMillis`
+ * `partition`, `consumerGroup`, `concurrency` (1), `batch` (not set: a handler gets one message at a time, fetched in such
+ * numbers as it can take; 1: one message to a lease), `each` (false), `ordered` (true), `limit` (none; messages per
+ * worker), `limitTotal` (none; messages of all workers), `idleMillis` (never), `wait` (true), `pollTimeoutMillis`
  * (30000), `autoAck` (true; false leaves what the handler acks to verdicts by hand), `commitOnDelivery` (false; true
- * means at most once, and no verdicts), `leaseSeconds` (60), `renewLease` (true), `partitions` (1), `subscriptionMode`,
- * `subscriptionFrom`, `maxHandlingSeconds` (3600).
+ * means at most once, and no verdicts), `leaseSeconds` (60), `renewLease` (true; false fetches nothing ahead),
+ * `partitions` (as many as needed; 1 with `batch`), `subscriptionMode`, `subscriptionFrom`, `maxHandlingSeconds` (3600).
  *
  * Returns NULL on failure, sets `*error` if it is not NULL, and runs `user_data_free` before it returns.
  *

@@ -189,7 +189,7 @@ fn consume(client: &Client, queue: &str, handled: Handled) -> queen::Consumer {
         group: Some("all".into()),
         subscription_mode: Some("all".into()),
         concurrency: PRODUCERS as u64,
-        batch: 500,
+        batch: Some(500),
         lease_seconds: 3,
         poll_timeout_millis: 2_000,
         ..ConsumeOptions::default()
@@ -266,7 +266,7 @@ impl Forwarder {
     fn start(&self, client: &Client, queue: &str) -> queen::Consumer {
         let options = ConsumeOptions {
             concurrency: 3,
-            batch: 50,
+            batch: Some(50),
             lease_seconds: 3,
             poll_timeout_millis: 2_000,
             ..ConsumeOptions::default()

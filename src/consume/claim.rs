@@ -150,6 +150,11 @@ impl Claim {
         self.lease.is_none()
     }
 
+    /// Whether the broker takes its messages back without a charge.
+    pub(super) fn gives_back(&self) -> bool {
+        self.gives_back
+    }
+
     /// Notes that a handler, a poller or a caller has messages in hand. `false`: too late, they went back or the claim has
     /// ended.
     pub(crate) fn take(&self, range: &Range<usize>) -> bool {

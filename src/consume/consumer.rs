@@ -13,6 +13,8 @@ use super::hub::Hub;
 use super::lease::Renew;
 use super::options::ConsumeOptions;
 use super::quota::Quota;
+use super::sizing::Sizing;
+use super::worker::Shelf;
 use crate::core::next_id;
 use crate::dispatch::Workers;
 use crate::error::{Error, ErrorCode, Result};
@@ -147,6 +149,8 @@ pub(crate) struct Shared {
     pub(super) handlers: Arc<Workers>,
     /// What `limit_total` leaves.
     pub(super) quota: Option<Quota>,
+    pub(super) sizing: Sizing,
+    pub(super) shelf: Shelf,
     /// Bounds the messages that are in hand at the same time, where those of a partition do not wait for each other.
     pub(super) side_by_side: Option<Arc<Semaphore>>,
     sink: Mutex<Option<Arc<ConsumerSink>>>,
@@ -189,6 +193,8 @@ impl Hub {
             query,
             handlers: Workers::handlers(self.core.id, id, workers),
             quota,
+            sizing: Sizing::new(),
+            shelf: Shelf::default(),
             side_by_side: (!ordered).then(|| Arc::new(Semaphore::new(workers))),
             sink: Mutex::new(Some(Arc::new(sink))),
             stopping: watch::Sender::new(false),
@@ -294,6 +300,9 @@ impl Shared {
     pub(crate) fn ask_to_stop(&self, reason: StopReason) {
         self.note_reason(reason);
         self.stopping.send_replace(true);
+        if !self.options.commit_on_delivery {
+            self.shelf.clear();
+        }
         let active = lock(&self.active).clone();
         active.iter().for_each(Claim::give_back_untaken);
     }
@@ -376,6 +385,10 @@ impl Shared {
             }
         }
         drop(idle);
+        // Workers that have reached their limits may have left something.
+        for claim in self.shelf.clear() {
+            claim.ended().await;
+        }
         self.handlers.seal();
         let result = self.summary();
         let (level, outcome) = match &result {

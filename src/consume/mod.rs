@@ -5,6 +5,7 @@ mod claim;
 mod claims;
 mod consumer;
 mod delivery;
+mod hand;
 mod hub;
 mod lanes;
 mod lease;
@@ -15,6 +16,7 @@ mod quota;
 mod renew;
 mod sending;
 mod settle;
+mod sizing;
 mod taken;
 mod worker;
 

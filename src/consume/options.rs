@@ -1,5 +1,7 @@
 //! What to consume, and how.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::quota;
@@ -25,8 +27,9 @@ pub struct ConsumeOptions {
     pub group: Option<String>,
     /// How many workers poll and handle side by side, each on another partition. Default 1.
     pub concurrency: u64,
-    /// The most messages of one poll. Default 1.
-    pub batch: u64,
+    /// The most messages of one poll. They are handed over together, or one by one with `each`; with 1 there is one message
+    /// to a lease. Default: handed over one by one, and fetched in such numbers as the handlers take in a quarter of a second.
+    pub batch: Option<u64>,
     /// Whether the messages of a batch are handed over one by one, each when the one before it has its verdict. What lies
     /// behind a negative verdict is not handed over: it comes again. Default false.
     pub each: bool,
@@ -53,10 +56,12 @@ pub struct ConsumeOptions {
     pub commit_on_delivery: bool,
     /// The length of the lease, 60 by default.
     pub lease_seconds: u64,
-    /// Whether leases are renewed while messages are unsettled. Default true.
+    /// Whether leases are renewed while messages are unsettled. Without it nothing is fetched before the handlers are done with
+    /// what came before. Default true.
     pub renew_lease: bool,
-    /// The most partitions of one poll; their deliveries are handed over one after another. Default 1.
-    pub partitions: u64,
+    /// The most partitions of one poll; their deliveries are handed over one after another. Default: 1 where `batch` is set,
+    /// else as many as are needed.
+    pub partitions: Option<u64>,
     /// Where a group that is new starts: `all` or `new`. The broker's default is `new`.
     pub subscription_mode: Option<String>,
     /// Where a group that is new starts: `now` or an ISO 8601 time.
@@ -74,7 +79,7 @@ impl Default for ConsumeOptions {
             task: None,
             group: None,
             concurrency: 1,
-            batch: 1,
+            batch: None,
             each: false,
             ordered: true,
             limit: None,
@@ -86,7 +91,7 @@ impl Default for ConsumeOptions {
             commit_on_delivery: false,
             lease_seconds: 60,
             renew_lease: true,
-            partitions: 1,
+            partitions: None,
             subscription_mode: None,
             subscription_from: None,
             max_handling_seconds: 3600,
@@ -100,11 +105,20 @@ impl ConsumeOptions {
         options::parse("consume", json)
     }
 
+    /// Whether a handler gets one message at a time.
+    pub(super) fn hands_one(&self) -> bool {
+        self.each || self.batch.is_none()
+    }
+
+    pub(super) fn poll_timeout(&self) -> Duration {
+        Duration::from_millis(self.poll_timeout_millis)
+    }
+
     /// Checks the options; the poll of a worker, without its waiting time.
     pub(super) fn query(&self) -> Result<Query> {
         let numbers = [
             ("concurrency", Some(self.concurrency), 10_000),
-            ("batch", Some(self.batch), 1_000_000),
+            ("batch", self.batch, 1_000_000),
             ("limit", self.limit, u64::MAX),
             ("limitTotal", self.limit_total, quota::MOST),
             ("idleMillis", self.idle_millis, u64::MAX),
@@ -114,7 +128,7 @@ impl ConsumeOptions {
                 86_400_000,
             ),
             ("leaseSeconds", Some(self.lease_seconds), 86_400 * 365),
-            ("partitions", Some(self.partitions), 1_000_000),
+            ("partitions", self.partitions, 1_000_000),
             (
                 "maxHandlingSeconds",
                 Some(self.max_handling_seconds),
@@ -156,11 +170,11 @@ impl ConsumeOptions {
             namespace: self.namespace.clone(),
             task: self.task.clone(),
             group: self.group.clone().filter(|group| group != QUEUE_MODE),
-            batch: self.batch,
+            batch: self.batch.unwrap_or(1),
             wait_millis: None,
             auto_ack: self.commit_on_delivery,
             lease_seconds: (!self.commit_on_delivery).then_some(self.lease_seconds),
-            partitions: self.partitions,
+            partitions: self.partitions.unwrap_or(1),
             subscription_mode: self.subscription_mode.clone(),
             subscription_from: self.subscription_from.clone(),
         };
@@ -244,13 +258,13 @@ pub const CONSUME_OPTIONS: &[ConsumeOption] = &[
     option(
         "batch",
         "integer",
-        "1",
-        "The most messages of one poll, over all its partitions; at most 1000000.",
+        "(as handlers take)",
+        "The most messages of one poll, over all its partitions; at most 1000000. They are handed over together, or one by one with `each`; with 1 there is one message to a lease. Not set, messages are handed over one by one and fetched in such numbers as the handlers take in a quarter of a second, at most 1000 or 4 MiB of them.",
     ),
     option(
         "partitions",
         "integer",
-        "1",
+        "(1 with `batch`, else up to 100)",
         "The most partitions of one poll; their deliveries are handed over one after another.",
     ),
     option(

@@ -1,13 +1,17 @@
 //! The messages that all workers of a consumer together may still hand over.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A worker takes a share before it polls for as many, and leaves what the poll did not bring to the others: so nothing
 /// beyond the total is ever leased.
-pub(crate) struct Quota {
-    free: Semaphore,
+#[derive(Clone)]
+pub(crate) struct Quota(Arc<Inner>);
+
+struct Inner {
+    free: Arc<Semaphore>,
     /// What was not handed over.
     left: AtomicU64,
 }
@@ -18,37 +22,46 @@ pub(super) const MOST: u64 = 1_000_000_000_000;
 impl Quota {
     pub(super) fn new(total: u64) -> Quota {
         let total = total.min(MOST);
-        Quota {
-            free: Semaphore::new(total as usize),
+        Quota(Arc::new(Inner {
+            free: Arc::new(Semaphore::new(total as usize)),
             left: AtomicU64::new(total),
-        }
+        }))
     }
 
     /// Takes at least one and at most `most`, waiting until there is one. `None`: all has been handed over.
-    pub(super) async fn take(&self, most: u64) -> Option<Share<'_>> {
-        let mut permits = self.free.acquire().await.ok()?;
-        let more = (self.free.available_permits() as u64).min(most.saturating_sub(1));
+    pub(super) async fn take(&self, most: u64) -> Option<Share> {
+        let permit = self.0.free.clone().acquire_owned().await.ok()?;
+        Some(self.share(permit, most))
+    }
+
+    /// As [`take`](Self::take), if there is one now.
+    pub(super) fn try_take(&self, most: u64) -> Option<Share> {
+        let permit = self.0.free.clone().try_acquire_owned().ok()?;
+        Some(self.share(permit, most))
+    }
+
+    fn share(&self, mut permits: OwnedSemaphorePermit, most: u64) -> Share {
+        let free = &self.0.free;
+        let more = (free.available_permits() as u64).min(most.saturating_sub(1));
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
         // Another worker may have been faster; then one is what this one gets.
-        if let Ok(more) = self
-            .free
-            .try_acquire_many(u32::try_from(more).unwrap_or(u32::MAX))
-        {
+        if let Ok(more) = free.clone().try_acquire_many_owned(more) {
             permits.merge(more);
         }
-        Some(Share {
-            quota: self,
+        Share {
+            quota: self.clone(),
             permits,
-        })
+        }
     }
 }
 
 /// What a worker may hand over.
-pub(super) struct Share<'a> {
-    quota: &'a Quota,
-    permits: SemaphorePermit<'a>,
+pub(super) struct Share {
+    quota: Quota,
+    permits: OwnedSemaphorePermit,
 }
 
-impl Share<'_> {
+impl Share {
     pub(super) fn len(&self) -> u64 {
         self.permits.num_permits() as u64
     }
@@ -65,8 +78,8 @@ impl Share<'_> {
         if let Some(spent) = self.permits.split(count as usize) {
             spent.forget();
         }
-        if self.quota.left.fetch_sub(count, Ordering::SeqCst) == count {
-            self.quota.free.close();
+        if self.quota.0.left.fetch_sub(count, Ordering::SeqCst) == count {
+            self.quota.0.free.close();
         }
     }
 }

@@ -1,22 +1,19 @@
-//! One worker of a consumer: poll, hand over, wait for the settlement, poll again.
+//! One worker of a consumer: it polls ahead while handlers work on what the last poll brought.
 
-use std::any::Any;
-use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::claim::{Claim, OnLost};
-use super::consumer::{ConsumerEvent, ConsumerSink, Settlement, Shared, StopReason};
+use super::consumer::{Shared, StopReason};
 use super::delivery::Delivery;
 use super::quota::Share;
-use crate::error::{Error, ErrorCode, Result};
+use super::sizing::Sizing;
+use crate::error::{Error, ErrorCode};
 use crate::log::Level;
-use crate::protocol::ack::Status;
 use crate::runtime::lock;
 use crate::transport;
 
@@ -27,170 +24,286 @@ const IDLE_GRACE: Duration = Duration::from_millis(500);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
 
+/// The most deliveries of one worker that are handed over and whose verdicts are not answered.
+const MOST_ENDING: usize = 2;
+
+/// What polls have brought and no worker has begun to hand over: the first that has time takes it, whoever polled.
+#[derive(Default)]
+pub(super) struct Shelf {
+    catches: Mutex<VecDeque<Catch>>,
+    more: Notify,
+}
+
+impl Shelf {
+    fn put(&self, catch: Catch) {
+        lock(&self.catches).push_back(catch);
+        self.more.notify_one();
+    }
+
+    fn take(&self) -> Option<Catch> {
+        let mut catches = lock(&self.catches);
+        let catch = catches.pop_front()?;
+        if !catches.is_empty() {
+            // One notification may have stood for several.
+            self.more.notify_one();
+        }
+        Some(catch)
+    }
+
+    /// Gives back what is there; the claims of it.
+    pub(super) fn clear(&self) -> Vec<Arc<Claim>> {
+        let catches = std::mem::take(&mut *lock(&self.catches));
+        let deliveries = catches.iter().flat_map(|catch| &catch.deliveries);
+        deliveries.map(|one| one.claim().clone()).collect()
+    }
+}
+
+/// A worker and its poll. The next poll is under way while handlers work: it waits at the broker, or has put what it brought
+/// on the shelf.
+struct Worker {
+    shared: Arc<Shared>,
+    poll: Option<JoinHandle<Got>>,
+    poll_began: Instant,
+    /// Deliveries that are handed over and whose verdicts are on their way.
+    ending: JoinSet<()>,
+    /// Messages handed over.
+    handed: u64,
+    backoff: Duration,
+    /// Set when the worker polls no more.
+    enough: watch::Sender<bool>,
+}
+
+/// What a poll brought, with the share of the total that it may hand over.
+struct Catch {
+    deliveries: Vec<Delivery>,
+    share: Option<Share>,
+}
+
+impl Catch {
+    /// How many messages.
+    fn len(&self) -> u64 {
+        let deliveries = self.deliveries.iter();
+        deliveries.map(|one| one.messages().len() as u64).sum()
+    }
+}
+
+/// How a poll ended.
+enum Got {
+    /// It has put something on the shelf.
+    Some,
+    Nothing,
+    Failed(Error),
+    /// All of `limit_total` is handed over.
+    Spent,
+    /// The consumer or the worker stops.
+    Stopped,
+}
+
 impl Shared {
     pub(super) async fn work(self: Arc<Shared>) {
-        let mut backoff = FIRST_BACKOFF;
-        let mut handed = 0u64;
         self.hub.core.logger.log(
             Level::Debug,
             "consumer.worker",
             "a worker begins to poll",
             &[("queue", self.options.queue.clone().into())],
         );
-        while !self.is_stopping() {
-            if self.is_at_limit(handed) {
-                return;
+        let mut worker = Worker {
+            shared: self,
+            poll: None,
+            poll_began: Instant::now(),
+            ending: JoinSet::new(),
+            handed: 0,
+            backoff: FIRST_BACKOFF,
+            enough: watch::Sender::new(false),
+        };
+        worker.run().await;
+        worker.finish().await;
+    }
+}
+
+impl Worker {
+    async fn run(&mut self) {
+        while !self.shared.is_stopping() && !self.shared.is_at_limit(self.handed) {
+            let ahead = self.shared.prefetches();
+            if let Some(catch) = self.shared.shelf.take() {
+                let planned = self.handed + catch.len();
+                if ahead && !self.shared.is_at_limit(planned) && self.poll.is_none() {
+                    self.begin_poll(self.shared.options.poll_timeout(), planned);
+                }
+                self.hand_over(catch).await;
+                continue;
             }
-            let mut share = match &self.quota {
-                None => None,
-                Some(quota) => match self.until_stop(quota.take(self.options.batch)).await {
-                    Some(Some(share)) => Some(share),
-                    // All is handed over, or the consumer stops.
-                    Some(None) | None => return,
-                },
-            };
-            let Some(patience) = self.patience() else {
-                // Idle means that no worker has anything to do, so it ends them all.
-                return self.ask_to_stop(StopReason::Idle);
-            };
-            let began = Instant::now();
-            let batch = share.as_ref().map_or(self.options.batch, Share::len);
-            match self.poll(patience, batch).await {
-                Some(Ok(deliveries)) => {
-                    backoff = FIRST_BACKOFF;
-                    if deliveries.is_empty() {
-                        // A broker that does not wait, asked to or not, is not asked again at once.
-                        let rest = EMPTY_PAUSE.min(patience).saturating_sub(began.elapsed());
-                        if !rest.is_zero() {
-                            self.pause(rest).await;
-                        }
-                        continue;
-                    }
-                    self.touch();
-                    self.hand_over(deliveries, &mut handed, share.as_mut())
-                        .await;
-                }
-                Some(Err(error)) if ends_consumer(&error) => return self.fail(error),
-                Some(Err(error)) => {
-                    drop(share);
-                    let most = Duration::from_millis(self.hub.core.config.retry_max_delay_millis);
-                    let asked = error.retry_after().unwrap_or_default().min(most);
-                    let pause = transport::jittered(backoff).max(asked);
-                    self.hub.core.logger.log(
-                        Level::Warn,
-                        "consumer.poll",
-                        "a poll failed and is tried again",
-                        &[
-                            ("error", error.to_string().into()),
-                            ("backoffMillis", transport::ms(pause).into()),
-                        ],
-                    );
-                    self.pause(pause).await;
-                    backoff = (backoff * 2).min(LAST_BACKOFF);
-                }
-                None => {}
+            if !ahead {
+                while self.ending.join_next().await.is_some() {}
+            }
+            if self.poll.is_none() {
+                let Some(patience) = self.shared.patience() else {
+                    // Idle means that no worker has anything to do, so it ends them all.
+                    return self.shared.ask_to_stop(StopReason::Idle);
+                };
+                self.begin_poll(patience, self.handed);
+            }
+            let got = self.wait().await;
+            if !self.take(got).await {
+                return;
             }
         }
     }
 
-    fn is_at_limit(&self, handed: u64) -> bool {
+    async fn hand_over(&mut self, catch: Catch) {
+        while self.ending.len() >= MOST_ENDING {
+            self.ending.join_next().await;
+        }
+        let shared = self.shared.clone();
+        let ending = shared.hand_over(catch.deliveries, &mut self.handed, catch.share);
+        let ending = ending.await;
+        self.ending.spawn(ending);
+    }
+
+    fn begin_poll(&mut self, patience: Duration, planned: u64) {
+        self.poll_began = Instant::now();
+        let (shared, enough) = (self.shared.clone(), self.enough.subscribe());
+        let room = self.room(planned);
+        self.poll = Some(tokio::spawn(async move {
+            let share = match &shared.quota {
+                None => None,
+                Some(quota) => match shared.until_stop(&enough, quota.take(room)).await {
+                    Some(Some(share)) => Some(share),
+                    Some(None) => return Got::Spent,
+                    None => return Got::Stopped,
+                },
+            };
+            shared.fetch(Some(patience), room, share, &enough).await
+        }));
+    }
+
+    /// How many messages the next poll may bring, when that many are handed over.
+    fn room(&self, planned: u64) -> u64 {
+        let options = &self.shared.options;
+        // What the broker counts as done when it hands it out is not fetched ahead.
+        let usual = if options.commit_on_delivery {
+            Some(1)
+        } else {
+            None
+        };
+        options.batch.or(usual).unwrap_or_else(|| {
+            let size = self.shared.sizing.messages();
+            let left = options.limit.map(|limit| limit.saturating_sub(planned));
+            size.min(left.unwrap_or(size)).max(1)
+        })
+    }
+
+    /// Waits until there is something on the shelf, from the poll of this worker, of another one, or from one beside it: when
+    /// verdicts are answered a partition is free again, of which the poll that waits at the broker may hear late. That one
+    /// is left alone, since it may be about to lease something.
+    async fn wait(&mut self) -> Got {
+        loop {
+            let Some(poll) = &mut self.poll else {
+                return Got::Nothing;
+            };
+            tokio::select! {
+                biased;
+                got = poll => {
+                    self.poll = None;
+                    return got.unwrap_or_else(|_| Got::Failed(Error::new(ErrorCode::Internal, "a poll panicked")));
+                }
+                _ = self.shared.shelf.more.notified() => return Got::Some,
+                Some(_) = self.ending.join_next() => {}
+            }
+            if self.shared.prefetches()
+                && let found @ (Got::Some | Got::Stopped) = self.look().await
+            {
+                return found;
+            }
+        }
+    }
+
+    /// A poll that does not wait.
+    async fn look(&self) -> Got {
+        let room = self.room(self.handed);
+        let share = match &self.shared.quota {
+            None => None,
+            Some(quota) => match quota.try_take(room) {
+                Some(share) => Some(share),
+                None => return Got::Nothing,
+            },
+        };
+        let enough = self.enough.subscribe();
+        self.shared.fetch(None, room, share, &enough).await
+    }
+
+    /// Goes on with what a poll brought; `false`: there is no more to do.
+    async fn take(&mut self, got: Got) -> bool {
+        let shared = self.shared.clone();
+        match got {
+            Got::Some => self.backoff = FIRST_BACKOFF,
+            Got::Nothing => {
+                self.backoff = FIRST_BACKOFF;
+                // A broker that does not wait, asked to or not, is not asked again at once.
+                let rest = EMPTY_PAUSE.min(shared.patience().unwrap_or_default());
+                let rest = rest.saturating_sub(self.poll_began.elapsed());
+                if !rest.is_zero() {
+                    shared.pause(rest).await;
+                }
+            }
+            Got::Spent | Got::Stopped => return false,
+            Got::Failed(error) if ends_consumer(&error) => {
+                shared.fail(error);
+                return false;
+            }
+            Got::Failed(error) => {
+                let most = Duration::from_millis(shared.hub.core.config.retry_max_delay_millis);
+                let asked = error.retry_after().unwrap_or_default().min(most);
+                let pause = transport::jittered(self.backoff).max(asked);
+                shared.hub.core.logger.log(
+                    Level::Warn,
+                    "consumer.poll",
+                    "a poll failed and is tried again",
+                    &[
+                        ("error", error.to_string().into()),
+                        ("backoffMillis", transport::ms(pause).into()),
+                    ],
+                );
+                shared.pause(pause).await;
+                self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
+            }
+        }
+        true
+    }
+
+    /// Ends the poll and waits for the answers to the verdicts.
+    async fn finish(mut self) {
+        self.enough.send_replace(true);
+        if let Some(poll) = self.poll.take() {
+            let _ = poll.await;
+        }
+        if self.shared.options.commit_on_delivery {
+            // It cannot be given back, so it is handled.
+            while let Some(catch) = self.shared.shelf.take() {
+                self.hand_over(catch).await;
+            }
+        }
+        while self.ending.join_next().await.is_some() {}
+    }
+}
+
+impl Shared {
+    /// Whether a poll may run ahead of the handlers: leases have to be renewed for that, and what was fetched to be given back.
+    fn prefetches(&self) -> bool {
+        self.options.renew_lease && !self.options.commit_on_delivery && self.sizing.may_prefetch()
+    }
+
+    pub(super) fn is_at_limit(&self, handed: u64) -> bool {
         self.options.limit.is_some_and(|limit| handed >= limit)
     }
 
-    /// Hands deliveries over one after another. What a stop or a limit leaves goes back.
-    async fn hand_over(
-        self: &Arc<Shared>,
-        deliveries: Vec<Delivery>,
-        handed: &mut u64,
-        mut share: Option<&mut Share<'_>>,
-    ) {
-        let claims: Vec<_> = deliveries
-            .iter()
-            .map(|delivery| delivery.claim().clone())
-            .collect();
-        lock(&self.active).extend(claims.iter().cloned());
-        if let Some(share) = &mut share {
-            share.keep(claims.iter().map(|claim| claim.messages.len() as u64).sum());
-        }
-        let side_by_side = &mut JoinSet::new();
-        let mut ends = Vec::with_capacity(deliveries.len());
-        for delivery in &deliveries {
-            let mut next = delivery.range().clone();
-            while !next.is_empty() {
-                // One more that is in hand at the same time.
-                let place = match &self.side_by_side {
-                    Some(places) => places.clone().acquire_owned().await.ok(),
-                    None => None,
-                };
-                let Some(part) = self.next_part(delivery, &next, *handed, share.as_deref()) else {
-                    break;
-                };
-                next.start = part.range().end;
-                let count = part.messages().len() as u64;
-                *handed += count;
-                if let Some(share) = &mut share {
-                    share.spend(count);
-                }
-                let handled = self.handle(part);
-                match place {
-                    None => handled.await,
-                    Some(place) => {
-                        side_by_side.spawn(async move {
-                            handled.await;
-                            drop(place);
-                        });
-                    }
-                }
-                self.touch();
-            }
-            ends.push(next.start);
-        }
-        while side_by_side.join_next().await.is_some() {}
-        // Gives back what was not handed over.
-        drop(deliveries);
-        for (claim, end) in claims.iter().zip(ends) {
-            claim.ended().await;
-            // Somebody may have settled by ids what was not handed over.
-            let (acked, nacked) = claim.tally(end);
-            let mut counts = lock(&self.counts);
-            counts.acked += acked;
-            counts.nacked += nacked;
-        }
-        self.touch();
-        lock(&self.active).retain(|active| !claims.iter().any(|claim| Arc::ptr_eq(active, claim)));
-    }
-
-    /// What is handed over next of a delivery. `None`: nothing of it.
-    fn next_part(
-        &self,
-        delivery: &Delivery,
-        next: &Range<usize>,
-        handed: u64,
-        share: Option<&Share<'_>>,
-    ) -> Option<Delivery> {
-        let claim = delivery.claim();
-        // What the broker has acked at delivery would be lost, so it is handed over whatever happens.
-        if !claim.is_committed()
-            && (self.is_stopping() || self.is_at_limit(handed) || claim.is_broken_off())
-        {
-            return None;
-        }
-        let mut count = if self.options.each { 1 } else { next.len() };
-        if let Some(share) = share
-            && !claim.is_committed()
-        {
-            count = count.min(share.len() as usize);
-        }
-        (count > 0).then(|| delivery.part(next.start..next.start + count))
-    }
-
-    fn touch(&self) {
+    pub(super) fn touch(&self) {
         *lock(&self.last_activity) = Instant::now();
     }
 
     /// How long the next poll may wait. `None`: the consumer has been idle for long enough.
     fn patience(&self) -> Option<Duration> {
-        let poll = Duration::from_millis(self.options.poll_timeout_millis);
+        let poll = self.options.poll_timeout();
         let Some(idle) = self.options.idle_millis.map(Duration::from_millis) else {
             return Some(poll);
         };
@@ -221,29 +334,46 @@ impl Shared {
         }
     }
 
-    /// The result of a future, unless the consumer stops first.
-    async fn until_stop<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let mut stopping = self.stopping.subscribe();
+    /// The result of a future, unless the consumer or the worker stops first.
+    async fn until_stop<T>(
+        &self,
+        enough: &watch::Receiver<bool>,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        let (mut stopping, mut enough) = (self.stopping.subscribe(), enough.clone());
         tokio::select! {
             result = future => Some(result),
             _ = stopping.wait_for(|stopping| *stopping) => None,
+            _ = enough.wait_for(|enough| *enough) => None,
         }
     }
 
     /// Sleeps unless the consumer stops.
     async fn pause(&self, pause: Duration) {
-        self.until_stop(tokio::time::sleep(pause)).await;
+        let mut stopping = self.stopping.subscribe();
+        let stopped = stopping.wait_for(|stopping| *stopping);
+        let _ = tokio::time::timeout(pause, stopped).await;
     }
 
-    /// One poll, interrupted by a stop: its request is then kept for the grace period and what it brings goes back.
-    async fn poll(
+    /// One poll for at most `room` messages, interrupted by a stop: its request is then kept for the grace period and what it
+    /// brings goes back.
+    async fn fetch(
         self: &Arc<Shared>,
-        patience: Duration,
-        batch: u64,
-    ) -> Option<Result<Vec<Delivery>>> {
+        patience: Option<Duration>,
+        room: u64,
+        share: Option<Share>,
+        enough: &watch::Receiver<bool>,
+    ) -> Got {
         let mut query = self.query.clone();
-        query.batch = batch;
-        query.wait_millis = self.options.wait.then(|| transport::ms(patience).max(1));
+        query.batch = share.as_ref().map_or(room, Share::len);
+        query.partitions = match self.options.partitions {
+            Some(partitions) => partitions,
+            None if self.options.batch.is_some() => 1,
+            None => Sizing::partitions(query.batch),
+        };
+        query.wait_millis = patience
+            .filter(|_| self.options.wait)
+            .map(|patience| transport::ms(patience).max(1));
         let weak = Arc::downgrade(self);
         let on_lost: OnLost = Some(Arc::new(move |source, certain| {
             if let Some(shared) = weak.upgrade() {
@@ -255,162 +385,35 @@ impl Shared {
         let deadline = transport::after(wait.saturating_add(hub.core.config.timeout_millis));
         let mut poll =
             Box::pin(async move { hub.poll(&query, deadline, || true, renew, on_lost).await });
-        if let Some(result) = self.until_stop(&mut poll).await {
-            return Some(result);
-        }
-        let grace = self.hub.core.cancel_grace();
-        if self.options.commit_on_delivery {
-            // What still comes cannot be given back, so it is handled.
-            return tokio::time::timeout(grace, poll).await.ok();
-        }
-        if !grace.is_zero() {
-            self.hub.core.background(async move {
-                let _ = tokio::time::timeout(grace, poll).await;
-            });
-        }
-        None
-    }
-
-    /// Hands a delivery over. What it returns waits until each message has its verdict, or it is lost.
-    fn handle(self: &Arc<Shared>, delivery: Delivery) -> impl Future<Output = ()> + Send + use<> {
-        let (claim, range) = (delivery.claim().clone(), delivery.range().clone());
-        let logger = &self.hub.core.logger;
-        if logger.wants(Level::Debug) {
-            logger.log(
-                Level::Debug,
-                "consumer.handle",
-                "messages are handed over",
-                &[
-                    ("partition", claim.source().partition.clone().into()),
-                    ("leaseId", claim.source().lease_id.clone().into()),
-                    ("messages", range.len().into()),
-                ],
-            );
-        }
-        {
-            let mut counts = lock(&self.counts);
-            counts.deliveries += 1;
-            counts.messages += range.len();
-            if claim.is_committed() {
-                counts.acked += range.len();
-            }
-        }
-        let mut returned = None;
-        if let Some(sink) = self.sink() {
-            match &*sink {
-                ConsumerSink::Handler(_) => returned = self.run_handler(sink, delivery),
-                ConsumerSink::Events(tell) => {
-                    if !tell(ConsumerEvent::Delivery(delivery)) {
-                        self.ask_to_stop(StopReason::Stopped);
+        let deliveries = match self.until_stop(enough, &mut poll).await {
+            Some(result) => result,
+            None => {
+                let grace = self.hub.core.cancel_grace();
+                if self.options.commit_on_delivery {
+                    // What still comes cannot be given back, so it is handled.
+                    let late = tokio::time::timeout(grace, poll).await;
+                    late.unwrap_or_else(|_| Ok(Vec::new()))
+                } else {
+                    if !grace.is_zero() {
+                        self.hub.core.background(async move {
+                            let _ = tokio::time::timeout(grace, poll).await;
+                        });
                     }
+                    return Got::Stopped;
                 }
             }
-        }
-        let shared = self.clone();
-        async move {
-            if let Some(returned) = returned
-                && let Ok((settlement, delivery)) = returned.await
-            {
-                shared.settle_as(settlement, &claim, &range).await;
-                drop(delivery);
-            }
-            claim.settled(&range).await;
-        }
-    }
-
-    /// Queues a run of the handler. What it returns tells of the answer.
-    fn run_handler(
-        self: &Arc<Shared>,
-        sink: Arc<ConsumerSink>,
-        delivery: Delivery,
-    ) -> Option<oneshot::Receiver<(Settlement, Delivery)>> {
-        let (done, returned) = oneshot::channel();
-        let shared = self.clone();
-        let job = move || {
-            let ConsumerSink::Handler(handler) = &*sink else {
-                return;
-            };
-            let settlement = match delivery.take() {
-                true => catch_unwind(AssertUnwindSafe(|| handler(delivery.clone()))),
-                // A stop was faster and has given it back.
-                false => Ok(Settlement::Defer),
-            };
-            shared.running.fetch_sub(1, Ordering::SeqCst);
-            drop(sink);
-            let settlement = settlement.unwrap_or_else(|panic| Settlement::NackWith(told(&*panic)));
-            let _ = done.send((settlement, delivery));
         };
-        self.running.fetch_add(1, Ordering::SeqCst);
-        if self.handlers.run(Box::new(job)).is_err() {
-            self.running.fetch_sub(1, Ordering::SeqCst);
-            self.fail(Error::new(
-                ErrorCode::Internal,
-                "no thread could be started to run a handler",
-            ));
-            return None;
+        match deliveries {
+            Err(error) => Got::Failed(error),
+            Ok(deliveries) if deliveries.is_empty() => Got::Nothing,
+            Ok(deliveries) => {
+                let gives_back = |one: &Delivery| one.claim().gives_back();
+                self.sizing.note_broker(deliveries.iter().all(gives_back));
+                self.touch();
+                self.shelf.put(Catch { deliveries, share });
+                Got::Some
+            }
         }
-        Some(returned)
-    }
-
-    /// Settles what has no verdict as the handler has answered.
-    async fn settle_as(&self, settlement: Settlement, claim: &Arc<Claim>, range: &Range<usize>) {
-        let reason = match settlement {
-            Settlement::Ack if self.options.auto_ack => {
-                return self.settle_rest(claim, range, Status::Completed, None);
-            }
-            // Settled by hand: the lease lives until the last verdict.
-            Settlement::Ack => return claim.settled(range).await,
-            Settlement::Defer => return,
-            Settlement::Nack => "the handler answered with a nack".into(),
-            Settlement::NackWith(reason) => reason,
-            Settlement::Other(number) => {
-                self.hub.core.logger.log(
-                    Level::Warn,
-                    "consumer.handler",
-                    "a handler answered with a number that is none of its answers, which counts as a nack",
-                    &[("answer", number.into())],
-                );
-                "the handler answered with a number that is none of its answers".into()
-            }
-        };
-        self.settle_rest(claim, range, Status::Failed, Some(&reason));
-    }
-
-    /// The verdict of the handler for what has none; what the broker makes of it goes to the log.
-    fn settle_rest(
-        &self,
-        claim: &Arc<Claim>,
-        range: &Range<usize>,
-        status: Status,
-        reason: Option<&str>,
-    ) {
-        let settled = match claim.settle_rest(range, status, reason) {
-            // An ack of what the broker has acked already says nothing new.
-            Some(_) if claim.is_committed() && !status.is_negative() => return,
-            Some(settled) => settled,
-            None => return,
-        };
-        let (core, outcome) = (self.hub.core.clone(), settled.clone());
-        settled.when_complete(move || {
-            if let Some(Err(error)) = outcome.result() {
-                core.logger.log(
-                    Level::Warn,
-                    "consumer.settle",
-                    "a verdict does not count",
-                    &[("error", error.to_string().into())],
-                );
-            }
-        });
-    }
-}
-
-/// What a handler panicked with.
-fn told(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    match text {
-        Some(text) => format!("the handler panicked: {text}"),
-        None => "the handler panicked".into(),
     }
 }
 

@@ -37,6 +37,9 @@ impl Drop for Lane {
     }
 }
 
+/// How long before the last deadline of its calls a request ends: its error tells more than that the time is up.
+const EARLY: Duration = Duration::from_millis(25);
+
 impl Lane {
     pub(super) fn new(producer: &Arc<Producer>, request: Fused) -> Lane {
         Lane {
@@ -53,7 +56,9 @@ impl Lane {
             let core = &producer.core;
             let now = Instant::now();
             let deadline = request.deadline().unwrap_or(now);
-            let half = deadline.saturating_duration_since(now) / 2;
+            let left = deadline.saturating_duration_since(now);
+            let deadline = deadline - EARLY.min(left / 10);
+            let half = left / 2;
             let limit = core.config.request_timeout_millis;
             let paced = Paced {
                 limit: limit.map_or(half, Duration::from_millis),

@@ -5,7 +5,7 @@ use super::*;
 /// One message at a time under leases of a second.
 fn short() -> ConsumeOptions {
     ConsumeOptions {
-        batch: 10,
+        batch: Some(10),
         lease_seconds: 1,
         ..ConsumeOptions::default()
     }
@@ -34,7 +34,7 @@ fn c9_q20_v12_c55_one_renewal_per_lease_until_the_last_verdict_is_answered() {
     let server = Arc::new(plays(pop, slow, |_| renewed(2)));
     let client = client(&server.url, "");
     let options = ConsumeOptions {
-        partitions: 2,
+        partitions: Some(2),
         limit: Some(1),
         ..short()
     };
@@ -147,7 +147,7 @@ fn c40_x44_events_tell_doubt_and_then_certainty() {
     let client = client(&server.url, "");
     let options = ConsumeOptions {
         concurrency: 1,
-        partitions: 2,
+        partitions: Some(2),
         each: true,
         ordered: false,
         ..short()
@@ -197,7 +197,7 @@ fn a_verdict_on_its_way_is_no_lost_lease() {
     let server = plays(pop, ack, |_| renewed(1));
     let client = client(&server.url, "");
     let options = ConsumeOptions {
-        partitions: 2,
+        partitions: Some(2),
         ..short()
     };
     let (consumer, events) = events(&client, options);

@@ -1,5 +1,6 @@
 //! Consumers against brokers that play a script: what no real one does on demand.
 
+mod ahead;
 mod lanes;
 mod leases;
 mod polls;

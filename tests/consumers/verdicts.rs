@@ -13,7 +13,7 @@ fn c58_an_ack_that_fails_is_sent_again_and_never_a_nack() {
     let server = plays(hands_out([messages(&[("p", 2)])]), ack, |_| renewed(1));
     let client = client(&server.url, "");
     let options = ConsumeOptions {
-        batch: 2,
+        batch: Some(2),
         limit: Some(2),
         ..ConsumeOptions::default()
     };
@@ -79,7 +79,7 @@ fn acks_carry_the_lease_of_their_delivery_and_its_group() {
     let client = client(&server.url, "");
     let options = ConsumeOptions {
         each: true,
-        batch: 2,
+        batch: Some(2),
         limit: Some(2),
         ..ConsumeOptions::default()
     };
@@ -267,7 +267,7 @@ fn x38_the_summary_counts_no_verdict_on_what_was_not_handed_over() {
     let server = plays(hands_out([messages(&[("p", 10)])]), acked, |_| renewed(1));
     let client = client(&server.url, "");
     let options = ConsumeOptions {
-        batch: 10,
+        batch: Some(10),
         each: true,
         limit: Some(1),
         ..ConsumeOptions::default()

@@ -4,6 +4,10 @@ use super::*;
 
 pub(crate) const TESTS: Tests = &[
     (
+        "messages_of_a_partition_come_one_by_one_in_order_and_none_twice",
+        messages_of_a_partition_come_one_by_one_in_order_and_none_twice,
+    ),
+    (
         "consumers_keep_the_order_of_partitions",
         consumers_keep_the_order_of_partitions,
     ),
@@ -57,8 +61,8 @@ fn consumers_keep_the_order_of_partitions(broker: &TestBroker) -> Tested {
     let seen: Arc<Mutex<HashMap<String, Vec<u32>>>> = Arc::default();
     let options = ConsumeOptions {
         concurrency: 4,
-        batch: 7,
-        partitions: 2,
+        batch: Some(7),
+        partitions: Some(2),
         idle_millis: Some(2000),
         ..ConsumeOptions::default()
     };
@@ -349,5 +353,54 @@ fn a_delivery_in_hand_is_not_idleness(broker: &TestBroker) -> Tested {
     first.ack().wait(LONG)?;
     let summary = consumer.finished().wait(LONG)?;
     assert_eq!((summary.reason, summary.acked), (StopReason::Idle, 2));
+    close(client)
+}
+
+fn messages_of_a_partition_come_one_by_one_in_order_and_none_twice(broker: &TestBroker) -> Tested {
+    const PARTITIONS: u32 = 20;
+    const EACH: u32 = 50;
+    let client = client(broker);
+    let queue = fresh(&client);
+    for partition in 0..PARTITIONS {
+        push(&queue.clone().partition(partition.to_string()), 0..EACH);
+    }
+    for concurrency in [1, 4] {
+        let group = queue.clone().group(format!("readers-{concurrency}"));
+        // For each partition the next message, and whether a handler runs.
+        type Seen = HashMap<String, (u32, bool)>;
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let handled = seen.clone();
+        let options = ConsumeOptions {
+            concurrency,
+            idle_millis: Some(3_000),
+            subscription_mode: Some("all".into()),
+            ..ConsumeOptions::default()
+        };
+        let consumer = group.consume_with(options, move |delivery: Delivery| {
+            let name = delivery.source().partition.clone();
+            let number = numbers(&delivery)[0];
+            assert_eq!(delivery.messages().len(), 1);
+            let change = |from: (u32, bool), to: (u32, bool)| {
+                let mut seen = handled.lock().unwrap();
+                let state = seen.entry(name.clone()).or_default();
+                assert_eq!(*state, from, "of {name}");
+                *state = to;
+            };
+            change((number, false), (number, true));
+            if number.is_multiple_of(10) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            change((number, true), (number + 1, false));
+        })?;
+        let summary = consumer.finished().wait(LONG)?;
+        let all = (PARTITIONS * EACH) as usize;
+        assert_eq!(
+            (summary.messages, summary.acked, summary.nacked),
+            (all, all, 0)
+        );
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), PARTITIONS as usize);
+        assert!(seen.values().all(|state| *state == (EACH, false)));
+    }
     close(client)
 }

@@ -17,7 +17,7 @@ pub(crate) const TESTS: Tests = tests![
 /// One message at a time out of batches of up to ten.
 fn each() -> ConsumeOptions {
     ConsumeOptions {
-        batch: 10,
+        batch: Some(10),
         each: true,
         ..ConsumeOptions::default()
     }
@@ -93,7 +93,7 @@ fn c5_x36_c9_a_batch_is_one_delivery_whatever_its_size(broker: &TestBroker) -> T
     for (size, messages) in [(1, 3), (4, 6)] {
         push(&queue, 0..messages);
         let options = ConsumeOptions {
-            batch: size,
+            batch: Some(size),
             limit: Some(u64::from(messages)),
             ..ConsumeOptions::default()
         };
@@ -223,7 +223,7 @@ fn x42_c5_a_batch_is_settled_in_parts(broker: &TestBroker) -> Tested {
     let log = Log::default();
     let seen = log.clone();
     let options = ConsumeOptions {
-        batch: 5,
+        batch: Some(5),
         limit: Some(8),
         ..ConsumeOptions::default()
     };

@@ -83,7 +83,7 @@ fn c7_a_limit_never_shrinks_a_batch(broker: &TestBroker) -> Tested {
     let queue = fresh(&client);
     push(&queue, 0..8);
     let options = ConsumeOptions {
-        batch: 5,
+        batch: Some(5),
         limit: Some(3),
         ..ConsumeOptions::default()
     };
@@ -116,9 +116,9 @@ fn x39_c10_c37_limit_total_counts_across_workers_and_leaves_nothing_leased(
         let options = ConsumeOptions {
             limit_total: Some(10),
             lease_seconds: 600,
-            batch,
+            batch: Some(batch),
             each,
-            partitions: 3,
+            partitions: Some(3),
             ..workers(4)
         };
         let handled = Arc::new(AtomicUsize::new(0));
@@ -143,7 +143,7 @@ fn limit_total_counts_what_is_handed_over_again(broker: &TestBroker) -> Tested {
     push(&queue, 0..4);
     let options = ConsumeOptions {
         limit_total: Some(3),
-        batch: 4,
+        batch: Some(4),
         each: true,
         ..workers(2)
     };
@@ -164,7 +164,7 @@ fn x30_c3_what_is_committed_on_delivery_is_never_acked(broker: &TestBroker) -> T
     push(&queue, 0..7);
     let options = ConsumeOptions {
         commit_on_delivery: true,
-        batch: 3,
+        batch: Some(3),
         limit_total: Some(5),
         ..ConsumeOptions::default()
     };
@@ -326,8 +326,8 @@ fn what_is_given_back_is_never_a_dead_letter(broker: &TestBroker) -> Tested {
         let (entered, wait) = mpsc::channel();
         let entered = Mutex::new(entered);
         let options = ConsumeOptions {
-            batch: 12,
-            partitions: 4,
+            batch: Some(12),
+            partitions: Some(4),
             each: true,
             lease_seconds: 600,
             ..ConsumeOptions::default()

@@ -95,7 +95,7 @@ fn c3_c10_c59_each_trace_goes_to_its_own_message(broker: &TestBroker) -> Tested 
     push(&queue, 0..3);
     let consumer = queue.consume_with(
         ConsumeOptions {
-            batch: 3,
+            batch: Some(3),
             limit: Some(3),
             ..ConsumeOptions::default()
         },

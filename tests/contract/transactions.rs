@@ -310,7 +310,7 @@ fn a_handler_transforms_and_forwards(broker: &TestBroker) -> Tested {
     push(&from, 0..COUNT);
     let (inside, target) = (client.clone(), to.name().to_owned());
     let options = ConsumeOptions {
-        batch: 7,
+        batch: Some(7),
         idle_millis: Some(2_000),
         ..ConsumeOptions::default()
     };
@@ -343,7 +343,7 @@ fn a_handler_forwards_a_batch_one_by_one(broker: &TestBroker) -> Tested {
         push(&from, 0..COUNT);
         let (inside, target) = (client.clone(), to.name().to_owned());
         let options = ConsumeOptions {
-            batch: 5,
+            batch: Some(5),
             each: true,
             ordered,
             concurrency: 2,

@@ -13,7 +13,7 @@ use crate::pending::Pending;
 use crate::produce::Flushed;
 use crate::protocol::ack::AckResult;
 use crate::protocol::lease::{Renewal, RenewalResult};
-use crate::protocol::push::PushResult;
+use crate::protocol::push::{self, PushResult};
 use crate::protocol::transaction::Committed;
 use crate::stats::Statistics;
 
@@ -71,7 +71,6 @@ output_by_serde!(
     Vec<ActiveFault>,
     BTreeMap<&'static str, u64>,
     BrokerClock,
-    Vec<PushResult>,
     Vec<AckResult>,
     Renewal,
     Vec<RenewalResult>,
@@ -81,6 +80,12 @@ output_by_serde!(
     Summary,
     Statistics
 );
+
+impl Output for Vec<PushResult> {
+    fn to_json(&self) -> String {
+        push::results_json(self)
+    }
+}
 
 impl Output for Document {
     fn to_json(&self) -> String {

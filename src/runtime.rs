@@ -1,6 +1,7 @@
 //! The one background runtime of the process, what counts as alive, and which role a thread plays.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,16 +13,11 @@ use crate::sys::{self, PerGeneration};
 /// State of the process. A forked child starts with a fresh one.
 struct Process {
     runtime: Mutex<Option<Runtime>>,
-    alive: Mutex<Alive>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Alive {
-    /// Handles that the host holds.
-    handles: usize,
+    /// Handles that the host holds. There is one for each call, and nobody waits for them.
+    handles: AtomicUsize,
     /// Clients whose shared state exists, also those that close in the background, and threads of callbacks.
-    inner: usize,
+    inner: Mutex<usize>,
+    changed: Condvar,
 }
 
 static PROCESS: PerGeneration<Process> = PerGeneration::new();
@@ -30,7 +26,8 @@ static PROCESS: PerGeneration<Process> = PerGeneration::new();
 fn process() -> &'static Process {
     PROCESS.get(|| Process {
         runtime: Mutex::new(None),
-        alive: Mutex::new(Alive::default()),
+        handles: AtomicUsize::new(0),
+        inner: Mutex::new(0),
         changed: Condvar::new(),
     })
 }
@@ -51,9 +48,8 @@ pub(crate) fn handle() -> Result<Handle> {
     if let Some(runtime) = runtime.as_ref() {
         return Ok(runtime.handle().clone());
     }
-    let workers = std::thread::available_parallelism()
-        .map_or(2, |n| n.get())
-        .clamp(1, 4);
+    // The threads of the host have work as well, and a request that changes threads waits for each to wake.
+    let workers = std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).clamp(1, 4));
     let started = sys::with_signals_blocked(|| {
         Builder::new_multi_thread()
             .worker_threads(workers)
@@ -91,10 +87,9 @@ pub struct Living(Life, u32);
 impl Living {
     /// Counts one more.
     pub fn new(life: Life) -> Living {
-        let mut alive = lock(&process().alive);
         match life {
-            Life::Handle => alive.handles += 1,
-            Life::Inner => alive.inner += 1,
+            Life::Handle => _ = process().handles.fetch_add(1, Ordering::SeqCst),
+            Life::Inner => *lock(&process().inner) += 1,
         }
         Living(life, sys::generation())
     }
@@ -106,13 +101,13 @@ impl Drop for Living {
             return;
         }
         let process = process();
-        let mut alive = lock(&process.alive);
         match self.0 {
-            Life::Handle => alive.handles -= 1,
-            Life::Inner => alive.inner -= 1,
+            Life::Handle => _ = process.handles.fetch_sub(1, Ordering::SeqCst),
+            Life::Inner => {
+                *lock(&process.inner) -= 1;
+                process.changed.notify_all();
+            }
         }
-        drop(alive);
-        process.changed.notify_all();
     }
 }
 
@@ -130,33 +125,32 @@ pub fn shutdown(timeout: Duration) -> Result<()> {
     }
     let process = process();
     let deadline = Instant::now() + timeout;
-    let mut alive = lock(&process.alive);
+    let mut inner = lock(&process.inner);
     loop {
-        if alive.handles > 0 {
-            let handles = alive.handles;
+        let handles = process.handles.load(Ordering::SeqCst);
+        if handles > 0 {
             return Err(Error::new(
                 ErrorCode::Busy,
                 format!("{handles} handles are still alive; free them first"),
             ));
         }
-        if alive.inner == 0 {
+        if *inner == 0 {
             break;
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            let inner = alive.inner;
             return Err(Error::new(
                 ErrorCode::Timeout,
                 format!("{inner} clients, consumers, brokers or callback threads are still ending"),
             ));
         }
-        alive = process
+        inner = process
             .changed
-            .wait_timeout(alive, left)
+            .wait_timeout(inner, left)
             .unwrap_or_else(PoisonError::into_inner)
             .0;
     }
-    drop(alive);
+    drop(inner);
     let runtime = lock(&process.runtime).take();
     if let Some(runtime) = runtime {
         runtime.shutdown_timeout(

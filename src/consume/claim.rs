@@ -281,6 +281,11 @@ impl Claim {
         pending
     }
 
+    /// Looks at the state on behalf of somebody who waits for a change, and would be woken by one of its own.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
+        look(&mut lock(&self.state))
+    }
+
     /// Runs `change` under the lock, and hands out the answers it left after the lock is released.
     pub(super) fn with_state<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
         let mut state = lock(&self.state);

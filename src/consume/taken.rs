@@ -138,7 +138,7 @@ impl Taken {
             let changed = self.claim.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let turn = self.claim.with_state(|state| match state.end {
+            let turn = self.claim.look(|state| match state.end {
                 Some(end) => Err(over(end)),
                 None if state.next == first && !state.sending => {
                     state.sending = true;

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use super::future::{future, queen_future_t};
 use super::handle::{
-    self, Object, Stamp, body, c_text, guard, internal, lend, lend_text, optional_text,
+    self, Object, Stamp, body, c_text, guard, lend, lend_text, optional_text, panicked,
 };
 use crate::{Delivery, Error, Message, Result, Trace};
 
@@ -171,7 +171,7 @@ pub unsafe extern "C" fn queen_delivery_view(
     first: usize,
     capacity: usize,
 ) -> i64 {
-    guard(internal().code().number().into(), || {
+    guard(panicked().into(), || {
         let fill = || -> Result<i64> {
             // SAFETY: `delivery` is NULL or a living handle by contract.
             let delivery = unsafe { lend(delivery) }?;
@@ -350,7 +350,7 @@ pub unsafe extern "C" fn queen_delivery_trace(
 /// Threads: any, at any time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn queen_delivery_is_lost(delivery: *const queen_delivery_t) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         // SAFETY: `delivery` is NULL or a living handle by contract.
         match unsafe { lend(delivery) } {
             Ok(delivery) => delivery.delivery.is_lost().into(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::event::{OLDEST_EVENT_SIZE, queen_event_t};
 use super::future::FutureInner;
-use super::handle::{self, Object, Stamp, code, give, guard, internal, lend, timeout};
+use super::handle::{self, Object, Stamp, code, give, guard, internal, lend, panicked, timeout};
 use crate::sys;
 use crate::{Delivery, Error, ErrorCode, Level, Result, StopSignal, Summary};
 
@@ -35,6 +35,9 @@ const MOST_LOGS: usize = 10_000;
 
 /// The same for delivery reports, counted message by message.
 const MOST_REPORTS: usize = 10_000;
+
+/// Room for so many events is kept between polls.
+const MOST_SPARE: usize = 256;
 
 /// What waits for a poller.
 pub(super) enum Event {
@@ -87,6 +90,10 @@ struct State {
     /// A wakeup that no poll has seen yet.
     woken: bool,
     closed: bool,
+    /// Threads that wait.
+    waiting: usize,
+    /// Room for the events of a poll, used again by the next.
+    spare: Vec<(Event, u64)>,
     logs: usize,
     dropped_logs: usize,
     reports: usize,
@@ -168,8 +175,12 @@ impl EventQueue {
         }
         state.events.push_back((event, tag));
         state.signal();
+        let awaited = state.waiting > 0;
         drop(state);
-        self.changed.notify_one();
+        // It costs a system call, even with nobody there.
+        if awaited {
+            self.changed.notify_one();
+        }
         true
     }
 
@@ -200,7 +211,8 @@ impl EventQueue {
                 state.signal();
                 return Ok(Vec::new());
             }
-            let mut taken = Vec::with_capacity(capacity.min(state.events.len()));
+            let mut taken = std::mem::take(&mut state.spare);
+            taken.reserve(capacity.min(state.events.len()));
             let mut stale = Vec::new();
             while taken.len() < capacity
                 && let Some((event, tag)) = state.events.pop_front()
@@ -225,6 +237,7 @@ impl EventQueue {
                 drop(state);
                 return Ok(taken);
             }
+            state.spare = taken;
             if !stale.is_empty() {
                 // Dropped without the lock, then looked again.
                 drop(state);
@@ -238,11 +251,20 @@ impl EventQueue {
             if left.is_zero() {
                 return Ok(Vec::new());
             }
+            state.waiting += 1;
             state = self
                 .changed
                 .wait_timeout(state, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+            state.waiting -= 1;
+        }
+    }
+
+    /// Takes back the room that a poll has used, unless it is large.
+    fn used(&self, room: Vec<(Event, u64)>) {
+        if (1..=MOST_SPARE).contains(&room.capacity()) {
+            self.lock().spare = room;
         }
     }
 
@@ -337,7 +359,7 @@ pub unsafe extern "C" fn queen_event_queue_poll(
     capacity: usize,
     timeout_ms: i64,
 ) -> i64 {
-    guard(internal().code().number().into(), || {
+    guard(panicked().into(), || {
         let poll = || {
             // SAFETY: `queue` is NULL or a living handle by contract.
             let queue = unsafe { lend(queue) }?.queue.clone();
@@ -350,10 +372,10 @@ pub unsafe extern "C" fn queen_event_queue_poll(
                     "event_size is {event_size}; pass sizeof *events"
                 )));
             }
-            let taken = queue.poll(capacity, timeout)?;
+            let mut taken = queue.poll(capacity, timeout)?;
             let count = taken.len();
             let mut place = events.cast::<u8>();
-            for (event, tag) in taken {
+            for (event, tag) in taken.drain(..) {
                 let made = queen_event_t::make(event, tag, event_size);
                 // SAFETY: the array has room for `capacity` events of `event_size` bytes by contract, and an event of
                 // this library is not larger than that.
@@ -363,6 +385,7 @@ pub unsafe extern "C" fn queen_event_queue_poll(
                     place = place.add(event_size);
                 }
             }
+            queue.used(taken);
             Ok(count as i64)
         };
         poll().unwrap_or_else(|error| error.code().number().into())
@@ -383,7 +406,7 @@ const _: () = assert!(OLDEST_EVENT_SIZE <= size_of::<queen_event_t>());
 /// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn queen_event_queue_fd(queue: *const queen_event_queue_t) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         // SAFETY: `queue` is NULL or a living handle by contract.
         match unsafe { lend(queue) }.and_then(|queue| queue.queue.fd()) {
             Ok(fd) => fd,
@@ -400,7 +423,7 @@ pub unsafe extern "C" fn queen_event_queue_fd(queue: *const queen_event_queue_t)
 /// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn queen_event_queue_wakeup(queue: *const queen_event_queue_t) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         // SAFETY: `queue` is NULL or a living handle by contract.
         code(unsafe { lend(queue) }.map(|queue| queue.queue.wakeup()))
     })

@@ -8,7 +8,8 @@ use super::delivery::queen_delivery_t;
 use super::error::queen_error_t;
 use super::event_queue::{Event, queen_event_queue_t};
 use super::handle::{
-    self, Object, Stamp, c_text, code, forked, give, guard, internal, lend, lend_text, timeout,
+    self, Object, Stamp, c_text, code, forked, give, guard, internal, lend, lend_text, panicked,
+    timeout,
 };
 use super::user_data::{UserData, queen_user_data_free};
 use crate::{AnyPending, Dispatcher, Error, ErrorCode, Pending, Result};
@@ -123,7 +124,8 @@ pub(super) fn future(
     start: impl FnOnce() -> Result<Box<dyn AnyPending>>,
 ) -> *mut queen_future_t {
     guard(std::ptr::null_mut(), || {
-        let started = guard(Err(internal()), start);
+        let started = guard(None, || Some(start()));
+        let started = started.unwrap_or_else(|| Err(internal()));
         let operation = started.unwrap_or_else(|error| Box::new(Pending::<()>::failed(error)));
         give(queen_future_t::owned(Arc::new(FutureInner {
             operation,
@@ -152,7 +154,7 @@ pub type queen_future_callback =
 /// Threads: any, several at once. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn queen_future_wait(future: *const queen_future_t, timeout_ms: i64) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         // SAFETY: `future` is NULL or a living handle by contract.
         let wait = || match unsafe { lend(future) }?
             .inner
@@ -181,7 +183,7 @@ pub unsafe extern "C" fn queen_future_on_complete(
     user_data: *mut c_void,
     user_data_free: queen_user_data_free,
 ) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         let user_data = UserData::new(user_data, user_data_free);
         let register = || {
             // SAFETY: `future` is NULL or a living handle by contract.
@@ -225,7 +227,7 @@ pub unsafe extern "C" fn queen_future_deliver(
     queue: *const queen_event_queue_t,
     tag: u64,
 ) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         let register = || {
             // SAFETY: both are NULL or living handles by contract.
             let (inner, queue) =
@@ -252,7 +254,7 @@ pub unsafe extern "C" fn queen_future_deliver(
 /// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn queen_future_cancel(future: *const queen_future_t) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         // SAFETY: `future` is NULL or a living handle by contract.
         code(unsafe { lend(future) }.map(|future| future.inner.operation.cancel()))
     })

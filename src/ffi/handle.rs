@@ -100,6 +100,11 @@ pub(crate) fn internal() -> Error {
     Error::new(ErrorCode::Internal, "libqueen panicked; please report it")
 }
 
+/// Its code.
+pub(crate) fn panicked() -> i32 {
+    ErrorCode::Internal.number()
+}
+
 /// Text of the library's own, NUL-terminated; NULs inside become spaces.
 pub(crate) fn c_text(text: impl Into<String>) -> CString {
     CString::new(text.into()).unwrap_or_else(|error| {

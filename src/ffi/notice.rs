@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::client::queen_client_t;
 use super::event_queue::{Event, Newest, queen_event_queue_t};
-use super::handle::{c_text, code, guard, internal, lend, optional_text};
+use super::handle::{c_text, code, guard, lend, optional_text, panicked};
 use super::user_data::{UserData, queen_user_data_free};
 use crate::{BackendSink, BackendState, Client, Result, Secret, TokenSink, TokenWanted};
 
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn queen_client_set_token(
     client: *const queen_client_t,
     token: *const c_char,
 ) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         let set = || {
             // SAFETY: `client` is NULL or a living handle, `token` NULL or a C string, by contract.
             let (client, token) =
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn queen_token_callback(
     user_data_free: queen_user_data_free,
 ) -> i32 {
     let user_data = UserData::new(user_data, user_data_free);
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         let set = || {
             // SAFETY: `client` is NULL or a living handle by contract.
             let client = &unsafe { lend(client) }?.client;
@@ -157,7 +157,7 @@ pub unsafe extern "C" fn queen_token_events(
     queue: *const queen_event_queue_t,
     tag: u64,
 ) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         let set = || {
             // SAFETY: `client` is NULL or a living handle by contract.
             let client = &unsafe { lend(client) }?.client;
@@ -192,7 +192,7 @@ pub unsafe extern "C" fn queen_backend_callback(
     user_data_free: queen_user_data_free,
 ) -> i32 {
     let user_data = UserData::new(user_data, user_data_free);
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         let set = || {
             // SAFETY: `client` is NULL or a living handle by contract.
             let client = &unsafe { lend(client) }?.client;
@@ -217,7 +217,7 @@ pub unsafe extern "C" fn queen_backend_events(
     queue: *const queen_event_queue_t,
     tag: u64,
 ) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         let set = || {
             // SAFETY: `client` is NULL or a living handle by contract.
             let client = &unsafe { lend(client) }?.client;

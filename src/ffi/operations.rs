@@ -52,7 +52,10 @@ pub unsafe extern "C" fn queen_push(
                 place = place.partition(partition);
             }
             let items = body("items", items, items_len)?;
-            let options = PushOptions::parse(or_empty(optional_text("options", options)?))?;
+            let options = match optional_text("options", options)? {
+                None => PushOptions::default(),
+                options => PushOptions::parse(or_empty(options))?,
+            };
             Ok(Box::new(place.push_json(items, &options)))
         })
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::client::queen_client_t;
 use super::event_queue::{Event, ReportBatch, queen_event_queue_t};
-use super::handle::{c_text, code, guard, internal, lend};
+use super::handle::{c_text, code, guard, lend, panicked};
 use super::user_data::{UserData, queen_user_data_free};
 use crate::{DeliveryReport, ReportSink};
 
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn queen_report_callback(
     user_data_free: queen_user_data_free,
 ) -> i32 {
     let user_data = UserData::new(user_data, user_data_free);
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         let set = || {
             // SAFETY: `client` is NULL or a living handle by contract.
             let client = &unsafe { lend(client) }?.client;
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn queen_report_events(
     queue: *const queen_event_queue_t,
     tag: u64,
 ) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         let set = || {
             // SAFETY: `client` is NULL or a living handle by contract.
             let client = &unsafe { lend(client) }?.client;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::client::{queen_client_t, with_client};
 use super::event_queue::{Event, Newest, queen_event_queue_t};
 use super::future::queen_future_t;
-use super::handle::{code, guard, internal, lend};
+use super::handle::{code, guard, lend, panicked};
 use crate::{Output, Pending, Statistics, StatisticsSink};
 
 /// What the client has done and what it has under way: counters, gauges and latencies. docs/STATISTICS.md explains each
@@ -38,7 +38,7 @@ pub unsafe extern "C" fn queen_statistics_events(
     queue: *const queen_event_queue_t,
     tag: u64,
 ) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         let set = || {
             // SAFETY: `client` is NULL or a living handle by contract.
             let client = &unsafe { lend(client) }?.client;

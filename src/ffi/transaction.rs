@@ -7,7 +7,7 @@ use super::client::queen_client_t;
 use super::delivery::queen_delivery_t;
 use super::future::{future, queen_future_t};
 use super::handle::{
-    self, Object, Stamp, body, code, give, guard, internal, lend, optional_text, or_empty,
+    self, Object, Stamp, body, code, give, guard, lend, optional_text, or_empty, panicked,
     required_text,
 };
 use crate::{
@@ -232,7 +232,7 @@ unsafe fn add(
     transaction: *const queen_transaction_t,
     add: impl FnOnce(&mut Transaction) -> Result<()>,
 ) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         // SAFETY: promised by the caller.
         code(unsafe { lend(transaction) }.and_then(|handle| {
             let mut transaction = handle.lock();

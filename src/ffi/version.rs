@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char};
 use once_cell::sync::Lazy;
 
 use super::codes::QUEEN_VERSION_NUMBER;
-use super::handle::{c_text, code, guard, internal, lend_text, timeout};
+use super::handle::{c_text, code, guard, lend_text, panicked, timeout};
 
 /// The version of the loaded library as one number, `major << 16 | minor << 8 | patch`.
 ///
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn queen_operations_json(len: *mut usize) -> *const c_char
 /// Threads: any of the host's. Blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn queen_shutdown(timeout_ms: i64) -> i32 {
-    guard(internal().code().number(), || {
+    guard(panicked(), || {
         code(timeout(timeout_ms).and_then(crate::shutdown))
     })
 }

@@ -1,5 +1,9 @@
 //! Places: a queue and a partition.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
 use serde_json::Value;
 
 /// Where messages go.
@@ -8,6 +12,46 @@ pub(super) struct Address {
     pub(super) queue: Box<str>,
     pub(super) partition: Box<str>,
 }
+
+/// A place as a key that is looked for, without a copy of its names.
+pub(super) trait Place {
+    fn names(&self) -> (&str, &str);
+}
+
+impl Place for (&str, &str) {
+    fn names(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl Place for Arc<Address> {
+    fn names(&self) -> (&str, &str) {
+        (&self.queue, &self.partition)
+    }
+}
+
+impl<'a> Borrow<dyn Place + 'a> for Arc<Address> {
+    fn borrow(&self) -> &(dyn Place + 'a) {
+        self
+    }
+}
+
+/// As that of an [`Address`].
+impl Hash for dyn Place + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (queue, partition) = self.names();
+        queue.hash(state);
+        partition.hash(state);
+    }
+}
+
+impl PartialEq for dyn Place + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.names() == other.names()
+    }
+}
+
+impl Eq for dyn Place + '_ {}
 
 impl Address {
     pub(super) fn new(queue: &str, partition: &str) -> Address {

@@ -16,11 +16,11 @@ impl Producer {
     /// Pushes to one partition, together with other calls or alone, as soon as a lane is free.
     pub(super) fn push_now(
         self: &Arc<Producer>,
-        address: Address,
+        place: (&str, &str),
         push: Push,
         deadline: Instant,
     ) -> Pending<Vec<PushResult>> {
-        match self.try_push_now(address, push, deadline) {
+        match self.try_push_now(place, push, deadline) {
             Ok(pending) => pending,
             Err(error) => Pending::finished(Err(error)),
         }
@@ -28,7 +28,7 @@ impl Producer {
 
     fn try_push_now(
         self: &Arc<Producer>,
-        address: Address,
+        place: (&str, &str),
         push: Push,
         deadline: Instant,
     ) -> Result<Pending<Vec<PushResult>>> {
@@ -40,7 +40,7 @@ impl Producer {
         let pending = Pending::kept(permit, push.transaction_ids.clone());
         self.change(|state, now| {
             check_accepting(&self.core, state)?;
-            let ticket = state.push(address, push, &pending, deadline, now);
+            let ticket = state.push(place, push, &pending, deadline, now);
             // Nobody else has it yet, so it cannot have ended.
             pending.keep(self.clone(), ticket);
             Ok::<_, Error>(())

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::address::Address;
+use super::address::{Address, Place};
 use super::calls::Call;
-use super::fuse::{Course, Fused, Misfit, Parcel};
+use super::fuse::{Course, Fused, MAX_MESSAGES, Misfit, Parcel};
 use super::outcome::Rules;
 use super::state::State;
 use super::tuner::Tuner;
@@ -33,9 +33,20 @@ pub(super) struct LaneOptions {
 
 /// A lane that waits for those that its answer has released.
 struct Gather {
+    /// So many are all that can come.
     messages: usize,
     until: Instant,
+    /// How many were there when it began, and how many it has released.
+    before: usize,
+    released: usize,
 }
+
+/// So many messages are enough to send: no more would come in the time that a lane waits.
+const AHEAD: usize = 128;
+
+/// After so many times in vain a lane does not wait any more, but for a try now and then.
+const IN_VAIN: u32 = 3;
+const TRY_AGAIN: u32 = 32;
 
 /// What the lanes share.
 pub(super) struct Lanes {
@@ -49,6 +60,8 @@ pub(super) struct Lanes {
     /// Messages in flight.
     flying: usize,
     gathers: VecDeque<Gather>,
+    /// How often in a row hardly anybody came back while a lane waited.
+    vain: u32,
     /// The lines to take from, in turn, and how many messages wait there.
     ready: VecDeque<Arc<Address>>,
     waiting: usize,
@@ -71,6 +84,7 @@ impl Lanes {
             overdue: 0,
             flying: 0,
             gathers: VecDeque::new(),
+            vain: 0,
             ready: VecDeque::new(),
             waiting: 0,
             idle: 0,
@@ -120,6 +134,49 @@ impl Lanes {
         self.busy < most && self.gathers.is_empty() && self.resume_at.is_none_or(|at| at <= now)
     }
 
+    /// Whether a lane whose answer has released these callers waits for more than are there. With a single lane all that
+    /// wait, and those that come back, can go together: otherwise the first to come back, or half of all, would take turns
+    /// with the others, each part waiting for the other. Where other lanes are at work, each has its share. A caller alone
+    /// finds an idle lane.
+    fn gather(&mut self, request: &Fused, now: Instant) -> Option<Gather> {
+        let (before, released) = (self.waiting, request.messages);
+        let alone = before == 0 && request.calls.len() == 1;
+        if alone || !self.options.fuses || self.options.gather.is_zero() {
+            return None;
+        }
+        let flying = self.busy - self.gathers.len();
+        let all = before + released + self.flying;
+        let messages = all.div_ceil(flying + 1).min(MAX_MESSAGES);
+        if before >= messages {
+            return None;
+        }
+        if self.vain >= IN_VAIN {
+            self.vain += 1;
+            if self.vain < IN_VAIN + TRY_AGAIN {
+                return None;
+            }
+            self.vain = IN_VAIN - 1;
+        }
+        Some(Gather {
+            messages,
+            until: now + self.options.gather,
+            before,
+            released,
+        })
+    }
+
+    fn end_gather(&mut self) {
+        let Some(gather) = self.gathers.pop_front() else {
+            return;
+        };
+        self.busy -= 1;
+        let came = self.waiting.saturating_sub(gather.before);
+        self.vain = match came * 8 >= gather.released {
+            true => 0,
+            false => self.vain + 1,
+        };
+    }
+
     /// When something is to be done, if nothing happens before.
     fn next_look(&self) -> Option<Instant> {
         let paused = self.paused.first().map(|(at, _)| *at);
@@ -131,27 +188,37 @@ impl State {
     /// A direct push takes its place: behind everything that was pushed to the partition before, buffered or not.
     pub(super) fn push(
         &mut self,
-        address: Address,
+        place: (&str, &str),
         push: Push,
         pending: &Pending<Vec<PushResult>>,
         deadline: Instant,
         now: Instant,
     ) -> Ticket {
-        let address = self.key(address);
-        self.cover(&address, now);
-        self.last_call += 1;
+        let place: &dyn Place = &place;
         let messages = push.messages();
+        let line = match self.lines.get_mut(place) {
+            Some(line) if line.buffer.is_none() => line,
+            found => {
+                let (queue, partition) = place.names();
+                let address = found
+                    .map(|line| line.address.clone())
+                    .unwrap_or_else(|| Arc::new(Address::new(queue, partition)));
+                self.cover(&address, now);
+                let line = self.lines.entry(address.clone());
+                line.or_insert_with(|| Line::new(address))
+            }
+        };
+        self.last_call += 1;
         let call = Call {
-            address: address.clone(),
+            address: line.address.clone(),
             messages,
             pending: Some(pending.clone()),
             waiting: true,
         };
         let ticket = self.calls.insert(self.last_call, call, Some(deadline), now);
-        let line = self.lines.entry(address.clone()).or_insert_with(Line::new);
         line.behind.push_back(Turn::Push(Box::new(Parcel {
             ticket,
-            address: address.clone(),
+            address: line.address.clone(),
             pending: pending.clone(),
             push,
             deadline,
@@ -162,7 +229,8 @@ impl State {
             // It may have been empty.
             self.lanes.idle -= usize::from(line.messages == messages);
             self.lanes.waiting += messages;
-        } else {
+        } else if line.behind.len() == 1 {
+            let address = line.address.clone();
             self.make_ready(&address);
         }
         self.start(now);
@@ -189,8 +257,7 @@ impl State {
         while let Some(gather) = self.lanes.gathers.front()
             && self.lanes.waiting >= gather.messages
         {
-            self.lanes.gathers.pop_front();
-            self.lanes.busy -= 1;
+            self.lanes.end_gather();
             self.send_one(now);
         }
         while self.lanes.waiting > 0 && self.lanes.has_idle_lane(now) {
@@ -261,35 +328,52 @@ impl State {
         Some(request).filter(|request| !request.is_empty())
     }
 
-    /// A request was answered for, and its calls have their results: its lines are free again. A lane that has released
-    /// callers waits for them, if some are there already.
+    /// A request was answered for. If much waits already, the next one leaves before the callers have their results: they
+    /// cannot be back in time, and come back while it is on its way. Returns whether that is so.
+    pub(super) fn answered_ahead(&mut self, request: &Fused, now: Instant) -> bool {
+        let LaneOptions { fuses, gather, .. } = self.lanes.options;
+        let freed: usize = request
+            .lines
+            .iter()
+            .filter_map(|(address, _)| Some(self.lines.get(address)?.messages))
+            .sum();
+        let ahead = fuses && !gather.is_zero() && self.lanes.waiting + freed >= AHEAD;
+        if ahead {
+            self.free(request, now);
+            self.start(now);
+        }
+        ahead
+    }
+
+    /// A request was answered for, and its calls have their results. A lane that has released callers waits for them.
     pub(super) fn answered(&mut self, request: &Fused, now: Instant) {
+        self.free(request, now);
+        self.settle(request, now);
+        if let Some(gather) = self.lanes.gather(request, now) {
+            self.lanes.busy += 1;
+            self.after.gather = Some(gather.until);
+            self.lanes.gathers.push_back(gather);
+        }
+        self.start(now);
+    }
+
+    /// The lines and the lane of a request are free again.
+    fn free(&mut self, request: &Fused, now: Instant) {
         let all_busy = self.lanes.busy >= self.lanes.lanes();
         self.lane_ended(request);
         (self.lanes.outage, self.lanes.resume_at) = (0, None);
         for (address, _) in &request.lines {
             self.pass_on(address, now);
         }
+        let full = all_busy && self.lanes.waiting > 0;
+        self.lanes.tuner.answered(request.messages, full, now);
+    }
+
+    /// The calls of a request have their results.
+    pub(super) fn settle(&mut self, request: &Fused, now: Instant) {
         for call in &request.calls {
             self.settled(call.ticket, now);
         }
-        let LaneOptions { gather, fuses, .. } = self.lanes.options;
-        let waiting = self.lanes.waiting;
-        let full = all_busy && waiting > 0;
-        self.lanes.tuner.answered(request.messages, full, now);
-        if fuses && !gather.is_zero() && waiting > 0 && waiting < request.messages {
-            let until = now + gather;
-            // Where other lanes have fewer, some of those that come back are for them.
-            let flying = self.lanes.busy - self.lanes.gathers.len();
-            let share = (request.messages + self.lanes.flying).div_ceil(flying + 1);
-            self.lanes.busy += 1;
-            self.lanes.gathers.push_back(Gather {
-                messages: request.messages.min(share),
-                until,
-            });
-            self.after.gather = Some(until);
-        }
-        self.start(now);
     }
 
     /// Ends the waiting of lanes whose time to gather is over.
@@ -300,8 +384,7 @@ impl State {
             .front()
             .is_some_and(|gather| gather.until <= now)
         {
-            self.lanes.gathers.pop_front();
-            self.lanes.busy -= 1;
+            self.lanes.end_gather();
             if self.lanes.waiting > 0 && self.lanes.resume_at.is_none_or(|at| at <= now) {
                 self.send_one(now);
             }

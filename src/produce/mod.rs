@@ -30,7 +30,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use self::address::Address;
 use self::fuse::Fused;
 use self::lanes::{LaneOptions, Lanes};
 use self::outcome::Rules;
@@ -198,7 +197,7 @@ impl Producer {
         match &options.buffer {
             Some(buffer) => self.push_buffered(queue, partition, items, buffer, deadline),
             None => match Push::new(queue, partition, items) {
-                Ok(push) => self.push_now(Address::new(queue, partition), push, deadline),
+                Ok(push) => self.push_now((queue, partition), push, deadline),
                 Err(error) => Pending::finished(Err(error)),
             },
         }

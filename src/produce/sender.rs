@@ -18,6 +18,9 @@ use crate::transport::{self, Paced, Repeat, Request};
 /// A request that takes longer does not keep others from being sent.
 const OVERDUE: Duration = Duration::from_secs(1);
 
+/// So many tasks have their turn between a request that is handed over and its first byte.
+const STEPS: usize = 4;
+
 /// A request on its way. Its calls end if the task does so without having done with them.
 pub(super) struct Lane {
     producer: Arc<Producer>,
@@ -112,13 +115,51 @@ impl Lane {
     }
 }
 
+/// Calls that have their results once this is dropped, whether its task runs or not.
+struct Released(Arc<Producer>, Option<(Fused, Vec<Result<Vec<PushResult>>>)>);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        if let Some((request, results)) = self.1.take() {
+            self.0.give_results(&request, results);
+            self.0.change(|state, now| state.settle(&request, now));
+            self.0.changed.notify_waiters();
+        }
+    }
+}
+
 impl Producer {
-    /// Gives the calls their results. Returns the next request of the lane.
+    /// Sees to the calls of a request that was answered. Returns the next request of the lane.
     fn request_answered(
         self: &Arc<Producer>,
         request: Fused,
         results: Vec<Result<Vec<PushResult>>>,
     ) -> Option<Fused> {
+        let mut ahead = false;
+        let next = self.change_and_take(|state, now| ahead = state.answered_ahead(&request, now));
+        if ahead {
+            // The next request is on its way while this is done.
+            let released = Released(self.clone(), Some((request, results)));
+            self.core.detach(async move {
+                // First come those who write it to the connection.
+                for _ in 0..STEPS {
+                    tokio::task::yield_now().await;
+                }
+                drop(released);
+            });
+            return next;
+        }
+        if let Some(other) = next {
+            self.core.detach(Lane::new(self, other).run());
+        }
+        // Whoever is released and back already goes along with the next request.
+        self.give_results(&request, results);
+        let later = self.change_and_take(|state, now| state.answered(&request, now));
+        self.changed.notify_waiters();
+        later
+    }
+
+    fn give_results(&self, request: &Fused, results: Vec<Result<Vec<PushResult>>>) {
         for (call, results) in request.calls.iter().zip(results) {
             let with_ids =
                 |error: Error| error.with_transaction_ids(call.push.transaction_ids.to_vec());
@@ -132,10 +173,6 @@ impl Producer {
             self.log_end(&call.address, &result);
             call.pending.settle(result);
         }
-        // Whoever was released and is back already goes along with the next request.
-        let next = self.change_and_take(|state, now| state.answered(&request, now));
-        self.changed.notify_waiters();
-        next
     }
 
     fn request_failed(

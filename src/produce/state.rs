@@ -133,7 +133,9 @@ impl State {
     }
 
     pub(super) fn line(&mut self, address: &Arc<Address>) -> &mut Line {
-        self.lines.entry(address.clone()).or_insert_with(Line::new)
+        self.lines
+            .entry(address.clone())
+            .or_insert_with(|| Line::new(address.clone()))
     }
 
     pub(super) fn drop_buffer(&mut self, address: &Arc<Address>) {

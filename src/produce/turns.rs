@@ -35,6 +35,8 @@ pub(super) enum Holder {
 
 /// Everything that is on its way to one partition.
 pub(super) struct Line {
+    /// Its own key.
+    pub(super) address: Arc<Address>,
     pub(super) holder: Holder,
     pub(super) behind: VecDeque<Turn>,
     pub(super) buffer: Option<Box<Buffer>>,
@@ -49,8 +51,9 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new() -> Line {
+    pub(super) fn new(address: Arc<Address>) -> Line {
         Line {
+            address,
             holder: Holder::Nobody,
             behind: VecDeque::new(),
             buffer: None,

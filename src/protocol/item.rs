@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
-use super::check_name;
+use super::{check_name, minted};
 use crate::error::{Error, ErrorCode, Result};
 
 /// The longest transaction id that the broker stores, in bytes.
@@ -99,7 +100,11 @@ impl<'a> Item<'a> {
     pub(super) fn id_or_minted(&self) -> (Cow<'_, str>, bool) {
         match self.transaction_id.as_deref() {
             Some(id) => (Cow::Borrowed(id), false),
-            None => (Cow::Owned(Uuid::now_v7().to_string()), true),
+            None => {
+                let mut text = [0; Hyphenated::LENGTH];
+                let text = minted::mint().hyphenated().encode_lower(&mut text);
+                (Cow::Owned(text.to_owned()), true)
+            }
         }
     }
 
@@ -191,7 +196,9 @@ pub(super) fn check_items(items: &[Item<'_>]) -> Result<()> {
     }
     for (index, item) in items.iter().enumerate() {
         if let Some(id) = item.transaction_id.as_deref() {
-            check_name(&format!("items[{index}].transactionId"), id, true)?;
+            if id.bytes().any(|byte| byte < 0x20) {
+                check_name(&format!("items[{index}].transactionId"), id, true)?;
+            }
             if id.len() > MAX_ID_BYTES {
                 return Err(Error::argument(format!(
                     "items[{index}].transactionId has {} bytes; at most {MAX_ID_BYTES} are stored",
@@ -207,7 +214,12 @@ pub(super) fn check_items(items: &[Item<'_>]) -> Result<()> {
                 "items[{index}].traceId is `{id:.60}`; it must be a UUID"
             )));
         }
-        if nesting(item.payload.get()) > MAX_NESTING {
+        let payload = item.payload.get();
+        // As a rule there are too few brackets in all, which is counted many bytes at a time.
+        let opening = payload.bytes().fold(0, |count, byte| {
+            count + usize::from((byte == b'[') | (byte == b'{'))
+        });
+        if opening > MAX_NESTING && nesting(payload) > MAX_NESTING {
             return Err(Error::argument(format!(
                 "items[{index}].payload is nested deeper than {MAX_NESTING}"
             )));

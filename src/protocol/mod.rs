@@ -7,6 +7,7 @@ mod item;
 pub(crate) mod kept;
 pub(crate) mod lease;
 pub(crate) mod message;
+mod minted;
 pub(crate) mod pop;
 pub(crate) mod push;
 pub(crate) mod queue;
@@ -35,6 +36,16 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Writes text as a JSON string.
 fn json_text(to: &mut Vec<u8>, text: &str) {
+    // Looked at many bytes at a time.
+    let escapes = text.bytes().fold(false, |found, byte| {
+        found | (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+    });
+    if !escapes {
+        to.reserve(text.len() + 2);
+        to.push(b'"');
+        to.extend_from_slice(text.as_bytes());
+        return to.push(b'"');
+    }
     // Writing text into memory cannot fail.
     let _ = serde_json::to_writer(to, text);
 }
@@ -62,10 +73,10 @@ pub(crate) fn check_name(what: &str, name: &str, may_be_empty: bool) -> Result<(
     if name.is_empty() && !may_be_empty {
         return Err(Error::argument(format!("{what} must not be empty")));
     }
-    match name.chars().find(|c| (*c as u32) < 0x20) {
-        Some(c) => Err(Error::argument(format!(
-            "{what} {name:?} has the control character {:#04x}",
-            c as u32
+    // None of them is part of a longer character.
+    match name.bytes().find(|byte| *byte < 0x20) {
+        Some(byte) => Err(Error::argument(format!(
+            "{what} {name:?} has the control character {byte:#04x}"
         ))),
         None => Ok(()),
     }
@@ -208,6 +219,23 @@ mod tests {
                 .message()
                 .contains("..")
         );
+    }
+
+    #[test]
+    fn text_is_written_as_any_json_writer_does() {
+        for text in [
+            "",
+            "plain",
+            "é\u{7f}\u{2028}",
+            "\"",
+            "a\\b",
+            "\n\u{1f}",
+            "tail\"",
+        ] {
+            let mut written = Vec::new();
+            json_text(&mut written, text);
+            assert_eq!(written, serde_json::to_vec(text).unwrap(), "{text:?}");
+        }
     }
 
     #[test]

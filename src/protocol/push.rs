@@ -238,20 +238,31 @@ fn read(body: &[u8], count: usize) -> Result<Vec<Option<WireResult<'_>>>> {
 struct WireResult<'a> {
     index: Option<usize>,
     #[serde(borrow, default)]
-    message_id: Option<Cow<'a, str>>,
+    message_id: Option<Text<'a>>,
     /// Two fields, so that an answer may have both spellings.
     #[serde(borrow, default, rename = "messageId")]
-    camel_message_id: Option<Cow<'a, str>>,
+    camel_message_id: Option<Text<'a>>,
     #[serde(borrow)]
-    status: Cow<'a, str>,
+    status: Text<'a>,
     #[serde(borrow, default)]
-    error: Option<Cow<'a, str>>,
+    error: Option<Text<'a>>,
+}
+
+/// Text that is a part of the answer, unless it has escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Text<'_> {
+    fn into_owned(self) -> String {
+        self.0.into_owned()
+    }
 }
 
 impl WireResult<'_> {
     fn result(self, index: usize, id: &str, minted: bool, resent: bool) -> PushResult {
         // An id that libqueen minted can only be a duplicate of its own earlier attempt.
-        let duplicate = self.status == "duplicate";
+        let duplicate = self.status.0 == "duplicate";
         let status = match duplicate && minted {
             true => "queued".to_owned(),
             false => self.status.into_owned(),
@@ -262,9 +273,9 @@ impl WireResult<'_> {
             message_id: self
                 .message_id
                 .or(self.camel_message_id)
-                .map(Cow::into_owned),
+                .map(Text::into_owned),
             status,
-            error: self.error.map(Cow::into_owned),
+            error: self.error.map(Text::into_owned),
             resent: duplicate && !minted && resent,
         }
     }
@@ -323,6 +334,43 @@ impl PushResult {
     }
 }
 
+/// The results of a push as JSON. What serde would write, in fewer steps.
+pub(crate) fn results_json(results: &[PushResult]) -> String {
+    let texts = |result: &PushResult| {
+        let error = result.error.as_ref().map_or(0, String::len);
+        let id = result.message_id.as_ref().map_or(0, String::len);
+        result.transaction_id.len() + id + error + 128
+    };
+    let mut json = Vec::with_capacity(2 + results.iter().map(texts).sum::<usize>());
+    json.push(b'[');
+    for result in results {
+        if json.len() > 1 {
+            json.push(b',');
+        }
+        json.extend_from_slice(b"{\"index\":");
+        json.extend_from_slice(result.index.to_string().as_bytes());
+        json.extend_from_slice(b",\"transactionId\":");
+        json_text(&mut json, &result.transaction_id);
+        json.extend_from_slice(b",\"messageId\":");
+        match &result.message_id {
+            Some(id) => json_text(&mut json, id),
+            None => json.extend_from_slice(b"null"),
+        }
+        json.extend_from_slice(b",\"status\":");
+        json_text(&mut json, &result.status);
+        if let Some(error) = &result.error {
+            json.extend_from_slice(b",\"error\":");
+            json_text(&mut json, error);
+        }
+        if result.resent {
+            json.extend_from_slice(b",\"resent\":true");
+        }
+        json.push(b'}');
+    }
+    json.push(b']');
+    String::from_utf8(json).unwrap_or_default()
+}
+
 /// The error of a push of which some items were refused.
 pub(crate) fn partial(results: &[PushResult]) -> Option<Error> {
     let mut refused = results.iter().filter(|result| !result.is_success());
@@ -334,7 +382,7 @@ pub(crate) fn partial(results: &[PushResult]) -> Option<Error> {
         first.index,
         first.error.as_deref().unwrap_or(&first.status)
     );
-    let json = serde_json::to_string(results).unwrap_or_default();
+    let json = results_json(results);
     Some(
         Error::new(ErrorCode::Partial, message)
             .with_outcome(Outcome::Refused)
@@ -415,6 +463,26 @@ mod tests {
         assert!(
             error.message().contains("full") && error.result_json().unwrap().contains("queued")
         );
+    }
+
+    #[test]
+    fn results_are_written_as_serde_would() {
+        let result = |index, error: Option<&str>, resent| PushResult {
+            index,
+            transaction_id: "é\"1".into(),
+            message_id: Some("m".into()).filter(|_| index > 0),
+            status: "queued".into(),
+            error: error.map(str::to_owned),
+            resent,
+        };
+        let results = [
+            result(0, None, false),
+            result(10, Some("no \\ way"), true),
+            result(2, None, true),
+        ];
+        for some in [&results[..], &results[..1], &[]] {
+            assert_eq!(results_json(some), serde_json::to_string(some).unwrap());
+        }
     }
 
     #[test]

@@ -58,12 +58,12 @@ impl Shelf {
     }
 }
 
-/// A worker and its poll. The next poll is under way while handlers work: it waits at the broker, or has put what it brought
-/// on the shelf.
+/// A worker and its poll. While handlers work the next poll runs ahead, and puts on the shelf what it brings.
 struct Worker {
     shared: Arc<Shared>,
     poll: Option<JoinHandle<Got>>,
-    poll_began: Instant,
+    /// When the poll began, unless it runs ahead.
+    poll_began: Option<Instant>,
     /// Deliveries that are handed over and whose verdicts are on their way.
     ending: JoinSet<()>,
     /// Messages handed over.
@@ -110,7 +110,7 @@ impl Shared {
         let mut worker = Worker {
             shared: self,
             poll: None,
-            poll_began: Instant::now(),
+            poll_began: None,
             ending: JoinSet::new(),
             handed: 0,
             backoff: FIRST_BACKOFF,
@@ -128,7 +128,8 @@ impl Worker {
             if let Some(catch) = self.shared.shelf.take() {
                 let planned = self.handed + catch.len();
                 if ahead && !self.shared.is_at_limit(planned) && self.poll.is_none() {
-                    self.begin_poll(self.shared.options.poll_timeout(), planned);
+                    // It does not wait: what waits at a broker when its client dies may lease something for nobody.
+                    self.begin_poll(None, planned);
                 }
                 self.hand_over(catch).await;
                 continue;
@@ -141,7 +142,7 @@ impl Worker {
                     // Idle means that no worker has anything to do, so it ends them all.
                     return self.shared.ask_to_stop(StopReason::Idle);
                 };
-                self.begin_poll(patience, self.handed);
+                self.begin_poll(Some(patience), self.handed);
             }
             let got = self.wait().await;
             if !self.take(got).await {
@@ -160,8 +161,8 @@ impl Worker {
         self.ending.spawn(ending);
     }
 
-    fn begin_poll(&mut self, patience: Duration, planned: u64) {
-        self.poll_began = Instant::now();
+    fn begin_poll(&mut self, patience: Option<Duration>, planned: u64) {
+        self.poll_began = patience.map(|_| Instant::now());
         let (shared, enough) = (self.shared.clone(), self.enough.subscribe());
         let room = self.room(planned);
         self.poll = Some(tokio::spawn(async move {
@@ -173,7 +174,7 @@ impl Worker {
                     None => return Got::Stopped,
                 },
             };
-            shared.fetch(Some(patience), room, share, &enough).await
+            shared.fetch(patience, room, share, &enough).await
         }));
     }
 
@@ -240,8 +241,11 @@ impl Worker {
             Got::Nothing => {
                 self.backoff = FIRST_BACKOFF;
                 // A broker that does not wait, asked to or not, is not asked again at once.
-                let rest = EMPTY_PAUSE.min(shared.patience().unwrap_or_default());
-                let rest = rest.saturating_sub(self.poll_began.elapsed());
+                let least = EMPTY_PAUSE.min(shared.patience().unwrap_or_default());
+                let rest = match self.poll_began {
+                    Some(began) => least.saturating_sub(began.elapsed()),
+                    None => Duration::ZERO,
+                };
                 if !rest.is_zero() {
                     shared.pause(rest).await;
                 }

@@ -16,8 +16,8 @@ static void on_notice(const char *json, size_t len, void *user_data) {
   asker_t *asker = (asker_t *)user_data;
   if (json == NULL || strlen(json) != len || gate_get(&asker->frees) != 0) asker->bad++;
   snprintf(asker->last, sizeof asker->last, "%s", json);
+  gate_add(&asker->questions, 1); /* before the answer, which lets the push go */
   if (asker->token != NULL && queen_client_set_token(asker->client, asker->token) != QUEEN_OK) asker->bad++;
-  gate_add(&asker->questions, 1);
 }
 
 static void on_free(void *user_data) { gate_add(&((asker_t *)user_data)->frees, 1); }

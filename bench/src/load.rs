@@ -14,7 +14,7 @@ use tokio::task::{JoinSet, LocalSet};
 use crate::broker::{Popped, Seen, push, stored};
 use crate::http::Connection;
 use crate::process;
-use crate::work::{Order, Report};
+use crate::work::{Case, Order, Report};
 
 /// What the loops of a run share. One thread runs them all.
 struct Shared {
@@ -29,14 +29,20 @@ struct Shared {
     done: Notify,
 }
 
-pub fn run(order: &Order) -> io::Result<Report> {
+/// Does the work. As the `ceiling`, single pushes that are under way together share requests: what is the best of several
+/// numbers of connections counts, each of which gets its part of the messages.
+pub fn run(order: &Order, ceiling: bool) -> io::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    LocalSet::new().block_on(&runtime, measure(order.clone()))
+    let shares = ceiling && order.case == Case::PushSingle;
+    LocalSet::new().block_on(&runtime, measure(order.clone(), shares))
 }
 
-async fn measure(order: Order) -> io::Result<Report> {
+/// The numbers of connections that the ceiling tries.
+const CONNECTIONS: [u64; 4] = [1, 2, 4, 8];
+
+async fn measure(order: Order, shares: bool) -> io::Result<Report> {
     let mut connections = Vec::new();
     for _ in 0..order.in_flight {
         let mut connection = Connection::open(&order.url).await?;
@@ -54,40 +60,76 @@ async fn measure(order: Order) -> io::Result<Report> {
         order,
     });
     if pushes && warm_up > 0 {
-        connections = push_all(&shared, connections).await?;
+        connections = push_all(&shared, connections, 1).await?;
         shared.took.borrow_mut().clear();
+    }
+    if shares {
+        return best_of(&shared, connections).await;
     }
     *shared.left.borrow_mut() = 0..messages;
     let (cpu, begin) = (cpu_us(), Instant::now());
     if pushes {
-        push_all(&shared, connections).await?;
+        push_all(&shared, connections, 1).await?;
     } else {
         consume_all(&shared, connections).await?;
     }
     let end = shared.finished.get().unwrap_or_else(Instant::now);
+    let done = match pushes {
+        true => messages,
+        false => shared.seen.borrow().count(),
+    };
+    report(&shared, done, (end - begin).as_secs_f64(), cpu_us() - cpu)
+}
+
+fn report(shared: &Shared, messages: u64, seconds: f64, cpu_us: f64) -> io::Result<Report> {
     let mut took = shared.took.take();
     took.sort_unstable();
     Ok(Report {
-        messages: match pushes {
-            true => messages,
-            false => shared.seen.borrow().count(),
-        },
-        seconds: (end - begin).as_secs_f64(),
-        cpu_us: cpu_us() - cpu,
+        messages,
+        seconds,
+        cpu_us,
         p50_us: percentile(&took, 0.50),
         p99_us: percentile(&took, 0.99),
         rss_mib: process::peak_rss_mib()?,
     })
 }
 
-/// Pushes until nothing is left; gives the connections back.
+/// Pushes a part of the messages over each number of connections, with as many messages under way; tells of all as if they
+/// had been pushed the fastest way.
+async fn best_of(shared: &Rc<Shared>, mut connections: Vec<Connection>) -> io::Result<Report> {
+    let (messages, in_flight) = (shared.order.messages, shared.order.in_flight);
+    let (mut best, mut first) = (None, 0);
+    for (n, count) in CONNECTIONS.into_iter().enumerate() {
+        let end = messages * (n as u64 + 1) / CONNECTIONS.len() as u64;
+        *shared.left.borrow_mut() = first..end;
+        shared.took.borrow_mut().clear();
+        let rest = connections.split_off((count as usize).min(connections.len()));
+        let (cpu, begin) = (cpu_us(), Instant::now());
+        connections = push_all(shared, connections, (in_flight / count).max(1)).await?;
+        let (took, cpu) = (begin.elapsed().as_secs_f64(), cpu_us() - cpu);
+        connections.extend(rest);
+        let scale = messages as f64 / (end - first) as f64;
+        let report = report(shared, messages, took * scale, cpu * scale)?;
+        if best
+            .as_ref()
+            .is_none_or(|best: &Report| report.seconds < best.seconds)
+        {
+            best = Some(report);
+        }
+        first = end;
+    }
+    best.ok_or_else(|| io::Error::other("nothing was pushed"))
+}
+
+/// Pushes until nothing is left, `share` pushes in one request; gives the connections back.
 async fn push_all(
     shared: &Rc<Shared>,
     connections: Vec<Connection>,
+    share: u64,
 ) -> io::Result<Vec<Connection>> {
     let mut loops = JoinSet::new();
     for connection in connections {
-        loops.spawn_local(push_loop(shared.clone(), connection));
+        loops.spawn_local(push_loop(shared.clone(), connection, share));
     }
     let mut back = Vec::new();
     while let Some(ended) = loops.join_next().await {
@@ -97,12 +139,16 @@ async fn push_all(
     Ok(back)
 }
 
-async fn push_loop(shared: Rc<Shared>, mut connection: Connection) -> io::Result<Connection> {
+async fn push_loop(
+    shared: Rc<Shared>,
+    mut connection: Connection,
+    share: u64,
+) -> io::Result<Connection> {
     let (batch, partitions) = (shared.order.case.batch(), shared.order.partitions);
     loop {
         let taken = {
             let mut left = shared.left.borrow_mut();
-            let end = left.end.min(left.start + batch);
+            let end = left.end.min(left.start + batch * share);
             let taken = left.start..end;
             left.start = end;
             taken
@@ -111,9 +157,9 @@ async fn push_loop(shared: Rc<Shared>, mut connection: Connection) -> io::Result
             return Ok(connection);
         }
         let count = taken.end - taken.start;
-        let partition = taken.start / batch % partitions;
         let begin = Instant::now();
-        let body = push(&shared.order.queue, taken.map(|n| (partition, n)));
+        let messages = taken.map(|n| (n / batch % partitions, n));
+        let body = push(&shared.order.queue, messages);
         let answer = connection.post("/api/v1/push", &body).await?.expect(201)?;
         if stored(answer.body) != count {
             let text = String::from_utf8_lossy(answer.body);
@@ -201,8 +247,8 @@ fn cpu_us() -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-fn percentile(sorted: &[u32], share: f64) -> f64 {
-    let last = sorted.len().saturating_sub(1);
+fn percentile(sorted: &[u32], share: f64) -> Option<f64> {
+    let last = sorted.len().checked_sub(1)?;
     let place = (last as f64 * share).round() as usize;
-    sorted.get(place).copied().map_or(0.0, f64::from)
+    sorted.get(place).copied().map(f64::from)
 }

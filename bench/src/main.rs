@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod broker;
+mod goals;
 mod http;
 mod load;
 mod process;
@@ -24,15 +25,20 @@ enum Command {
     Run(rounds::Plan),
     /// Do one piece of work over HTTP and report it: the subject `http-load`.
     HttpLoad(work::Order),
+    /// The same, with pushes that share requests: the subject `http-ceiling`.
+    HttpCeiling(work::Order),
+}
+
+fn print(report: work::Report) -> bool {
+    println!("{}", serde_json::json!(report));
+    true
 }
 
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(plan) => rounds::run(&plan),
-        Command::HttpLoad(order) => load::run(&order).map(|report| {
-            println!("{}", serde_json::json!(report));
-            true
-        }),
+        Command::HttpLoad(order) => load::run(&order, false).map(print),
+        Command::HttpCeiling(order) => load::run(&order, true).map(print),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

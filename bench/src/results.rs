@@ -18,7 +18,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    fn speed(&self) -> f64 {
+    pub fn speed(&self) -> f64 {
         self.report.messages as f64 / self.report.seconds
     }
 }
@@ -67,6 +67,11 @@ impl<'a> Results<'a> {
         let mut rows = Vec::new();
         for ((work, broker, subject), runs) in &self.runs {
             let work = &self.works[*work];
+            let some = |value: fn(&Sample) -> Option<f64>| {
+                let values: Option<Vec<f64>> = runs.samples.iter().map(value).collect();
+                let values = values.filter(|values| runs.error.is_none() && !values.is_empty());
+                values.map(|values| round(median(values)))
+            };
             let of = |value: fn(&Sample) -> f64| {
                 let values = runs.samples.iter().map(value).collect();
                 runs.error.is_none().then(|| round(median(values)))
@@ -80,8 +85,8 @@ impl<'a> Results<'a> {
                 messages: runs.error.is_none().then_some(work.messages),
                 msgs_per_s: of(Sample::speed),
                 cpu_us_per_msg: of(|s| s.report.cpu_us / s.report.messages as f64),
-                p50_us: of(|s| s.report.p50_us),
-                p99_us: of(|s| s.report.p99_us),
+                p50_us: some(|s| s.report.p50_us),
+                p99_us: some(|s| s.report.p99_us),
                 rss_mib: of(|s| s.report.rss_mib),
                 broker_cpu_us_per_msg: of(|s| s.broker_cpu_us_per_msg),
                 broker_pss_mib: of(|s| s.broker_pss_mib),
@@ -121,8 +126,8 @@ impl<'a> Results<'a> {
             println!(
                 "{:>9.0} {:>9.0} {:>9.0} {:>9.1} {:>9.1} {:>8.1}",
                 of(Sample::speed),
-                of(|s| s.report.p50_us),
-                of(|s| s.report.p99_us),
+                of(|s| s.report.p50_us.unwrap_or(f64::NAN)),
+                of(|s| s.report.p99_us.unwrap_or(f64::NAN)),
                 of(|s| s.report.cpu_us / s.report.messages as f64),
                 of(|s| s.broker_cpu_us_per_msg),
                 of(|s| s.broker_pss_mib),
@@ -168,7 +173,7 @@ impl<'a> Results<'a> {
 }
 
 /// The median of the ratios of each round.
-fn ratio(ours: &Runs, theirs: &Runs, value: fn(&Sample) -> f64) -> Option<f64> {
+pub fn ratio(ours: &Runs, theirs: &Runs, value: fn(&Sample) -> f64) -> Option<f64> {
     if ours.error.is_some() || theirs.error.is_some() {
         return None;
     }
@@ -176,7 +181,7 @@ fn ratio(ours: &Runs, theirs: &Runs, value: fn(&Sample) -> f64) -> Option<f64> {
     Some(median(rounds.map(|(a, b)| value(a) / value(b)).collect()))
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
     match (values.len() % 2, values.get(half)) {
@@ -201,8 +206,8 @@ mod tests {
                 messages: 600,
                 seconds,
                 cpu_us: 1.0,
-                p50_us: 1.0,
-                p99_us: 1.0,
+                p50_us: Some(1.0),
+                p99_us: None,
                 rss_mib: 1.0,
             },
             broker_cpu_us_per_msg: 1.0,

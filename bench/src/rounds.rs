@@ -12,6 +12,7 @@ use clap::Args;
 use tokio::runtime::Runtime;
 
 use crate::broker::Broker;
+use crate::goals;
 use crate::process::Processes;
 use crate::results::{Results, Sample};
 use crate::work::{self, Case, Order, Report, Size, Work};
@@ -25,7 +26,7 @@ pub struct Plan {
     /// A broker and its processes: NAME=URL,PID[,PID...]. The first is compared with each other one.
     #[arg(long = "broker", required = true, value_parser = Target::parse)]
     brokers: Vec<Target>,
-    /// A subject: NAME=PROGRAM. http-load is there without.
+    /// A subject: NAME=PROGRAM. http-load and http-ceiling are there without.
     #[arg(long = "subject", value_parser = Subject::parse)]
     subjects: Vec<Subject>,
     /// Only these cases.
@@ -84,12 +85,18 @@ impl Subject {
         })
     }
 
-    fn http_load() -> io::Result<Subject> {
+    /// A subject of this program.
+    fn own(name: &str) -> io::Result<Subject> {
         Ok(Subject {
-            name: "http-load".into(),
+            name: name.into(),
             program: env::current_exe()?,
-            arguments: vec!["http-load".into()],
+            arguments: vec![name.into()],
         })
+    }
+
+    /// Whether the work has a meaning for it.
+    fn does(&self, case: Case) -> bool {
+        !self.name.starts_with("http-") || !matches!(case, Case::PushBuffered | Case::LatencyIdle)
     }
 
     /// Runs it and reads its report.
@@ -149,7 +156,7 @@ pub fn run(plan: &Plan) -> io::Result<bool> {
         .into_iter()
         .filter(|work| plan.only.is_empty() || plan.only.contains(&work.case))
         .collect();
-    let mut subjects = vec![Subject::http_load()?];
+    let mut subjects = vec![Subject::own("http-load")?, Subject::own("http-ceiling")?];
     subjects.extend(plan.subjects.clone());
     let wanted = &plan.only_subjects;
     if let Some(name) = wanted
@@ -175,7 +182,7 @@ pub fn run(plan: &Plan) -> io::Result<bool> {
     for (n, work) in works.iter().enumerate() {
         let begin = Instant::now();
         for round in 0..=plan.rounds {
-            for subject in &subjects {
+            for subject in subjects.iter().filter(|one| one.does(work.case)) {
                 for broker in &plan.brokers {
                     let runs = results.runs(n, &broker.name, &subject.name);
                     if runs.error.is_some() {
@@ -197,6 +204,7 @@ pub fn run(plan: &Plan) -> io::Result<bool> {
     results.write(&plan.out)?;
     results.print();
     results.print_ratios();
+    goals::print(&results);
     Ok(results.runs.values().all(|runs| runs.error.is_none()))
 }
 
@@ -212,7 +220,8 @@ fn measure(
     // Each partition and each connection is there before the clock runs.
     let warm_up = match case.pushes() {
         true => 2 * case.batch() * work.partitions.max(work.in_flight),
-        false => 0,
+        false if case.is_filled() => 0,
+        false => 5,
     };
     let order = Order {
         url: target.url.clone(),
@@ -226,7 +235,7 @@ fn measure(
     let mut broker = runtime.block_on(Broker::open(&target.url))?;
     let queue = format!("{}-{}-{}", order.queue, work.partitions, subject.name);
     let order = Order { queue, ..order };
-    if !case.pushes() {
+    if case.is_filled() {
         let fill = broker.fill(&order.queue, work.partitions, work.messages);
         runtime.block_on(fill)?;
     }

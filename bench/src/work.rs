@@ -6,16 +6,23 @@ use serde::{Deserialize, Serialize};
 /// A kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Case {
+    /// One message per push, the next when it is answered.
+    PushSeq,
     /// One message per push.
     PushSingle,
     /// Pushes of 100 messages to one partition.
     #[value(name = "push-batch-100")]
     PushBatch100,
+    /// One message per push, through the buffer of the client; ends with the last delivery report.
+    PushBuffered,
     /// Pops of up to 100 messages, each followed by one ack for all of them.
     #[value(name = "pop-ack-100")]
     PopAck100,
-    /// The same from many partitions that hold less than a batch each.
+    /// A consumer that handles message by message, with the default options of the subject. Those that talk HTTP do what
+    /// `pop-ack-100` does.
     Consume,
+    /// From the push to the handler, one message at a time, when everything is idle.
+    LatencyIdle,
 }
 
 impl Case {
@@ -26,13 +33,21 @@ impl Case {
 
     /// Whether it pushes what it counts; otherwise the messages are there before.
     pub fn pushes(self) -> bool {
-        matches!(self, Case::PushSingle | Case::PushBatch100)
+        matches!(
+            self,
+            Case::PushSeq | Case::PushSingle | Case::PushBatch100 | Case::PushBuffered
+        )
+    }
+
+    /// Whether the messages are there before the subject begins.
+    pub fn is_filled(self) -> bool {
+        matches!(self, Case::PopAck100 | Case::Consume)
     }
 
     /// Messages in a push or a pop.
     pub fn batch(self) -> u64 {
         match self {
-            Case::PushSingle => 1,
+            Case::PushSeq | Case::PushSingle | Case::PushBuffered | Case::LatencyIdle => 1,
             Case::PushBatch100 | Case::PopAck100 | Case::Consume => 100,
         }
     }
@@ -71,11 +86,18 @@ pub fn all(size: Size) -> Vec<Work> {
         },
     };
     vec![
+        work(Case::PushSeq, 1, 1, 1_000, 500, 100),
         work(Case::PushSingle, 64, 1, 40_000, 15_000, 500),
         work(Case::PushSingle, 64, 16, 20_000, 8_000, 500),
+        work(Case::PushSingle, 512, 1, 80_000, 20_000, 600),
+        work(Case::PushSingle, 512, 16, 60_000, 20_000, 600),
         work(Case::PushBatch100, 8, 16, 200_000, 50_000, 2_000),
+        work(Case::PushBuffered, 64, 16, 80_000, 20_000, 500),
         work(Case::PopAck100, 4, 16, 100_000, 20_000, 2_000),
-        work(Case::Consume, 16, 1000, 20_000, 5_000, 2_000),
+        work(Case::Consume, 1, 1, 2_000, 500, 500),
+        work(Case::Consume, 4, 16, 6_000, 1_000, 800),
+        work(Case::Consume, 16, 1000, 6_000, 2_000, 2_000),
+        work(Case::LatencyIdle, 1, 1, 100, 40, 10),
     ]
 }
 
@@ -111,9 +133,9 @@ pub struct Report {
     pub seconds: f64,
     /// Processor time of the subject in that time.
     pub cpu_us: f64,
-    /// From submitting to the answer: of a push, or of a pop and its ack together.
-    pub p50_us: f64,
-    pub p99_us: f64,
+    /// From submitting to the answer: of a push, or of a pop and its ack together. Null where nothing of that kind is seen.
+    pub p50_us: Option<f64>,
+    pub p99_us: Option<f64>,
     /// The subject's peak.
     pub rss_mib: f64,
 }

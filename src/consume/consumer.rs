@@ -194,7 +194,7 @@ impl Hub {
             handlers: Workers::handlers(self.core.id, id, workers),
             quota,
             sizing: Sizing::new(),
-            shelf: Shelf::default(),
+            shelf: Shelf::new(),
             side_by_side: (!ordered).then(|| Arc::new(Semaphore::new(workers))),
             sink: Mutex::new(Some(Arc::new(sink))),
             stopping: watch::Sender::new(false),
@@ -301,7 +301,7 @@ impl Shared {
         self.note_reason(reason);
         self.stopping.send_replace(true);
         if !self.options.commit_on_delivery {
-            self.shelf.clear();
+            self.shelf.close();
         }
         let active = lock(&self.active).clone();
         active.iter().for_each(Claim::give_back_untaken);
@@ -386,7 +386,7 @@ impl Shared {
         }
         drop(idle);
         // Workers that have reached their limits may have left something.
-        for claim in self.shelf.clear() {
+        for claim in self.shelf.close() {
             claim.ended().await;
         }
         self.handlers.seal();

@@ -28,20 +28,31 @@ const LAST_BACKOFF: Duration = Duration::from_secs(5);
 const MOST_ENDING: usize = 2;
 
 /// What polls have brought and no worker has begun to hand over: the first that has time takes it, whoever polled.
-#[derive(Default)]
 pub(super) struct Shelf {
-    catches: Mutex<VecDeque<Catch>>,
+    /// `None` when it is closed.
+    catches: Mutex<Option<VecDeque<Catch>>>,
     more: Notify,
 }
 
 impl Shelf {
+    pub(super) fn new() -> Shelf {
+        Shelf {
+            catches: Mutex::new(Some(VecDeque::new())),
+            more: Notify::new(),
+        }
+    }
+
+    /// Gives back what comes when it is closed: a stop may be faster than the poll whose answer has just come.
     fn put(&self, catch: Catch) {
-        lock(&self.catches).push_back(catch);
+        if let Some(catches) = &mut *lock(&self.catches) {
+            catches.push_back(catch);
+        }
         self.more.notify_one();
     }
 
     fn take(&self) -> Option<Catch> {
         let mut catches = lock(&self.catches);
+        let catches = catches.as_mut()?;
         let catch = catches.pop_front()?;
         if !catches.is_empty() {
             // One notification may have stood for several.
@@ -50,9 +61,9 @@ impl Shelf {
         Some(catch)
     }
 
-    /// Gives back what is there; the claims of it.
-    pub(super) fn clear(&self) -> Vec<Arc<Claim>> {
-        let catches = std::mem::take(&mut *lock(&self.catches));
+    /// Gives back what is there and what still comes; the claims of what is there.
+    pub(super) fn close(&self) -> Vec<Arc<Claim>> {
+        let catches = lock(&self.catches).take().unwrap_or_default();
         let deliveries = catches.iter().flat_map(|catch| &catch.deliveries);
         deliveries.map(|one| one.claim().clone()).collect()
     }
@@ -439,4 +450,27 @@ fn ends_consumer(error: &Error) -> bool {
             | Forked
             | Internal
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing() -> Catch {
+        Catch {
+            deliveries: Vec::new(),
+            share: None,
+        }
+    }
+
+    #[test]
+    fn a_closed_shelf_keeps_nothing() {
+        let shelf = Shelf::new();
+        shelf.put(nothing());
+        assert!(shelf.take().is_some());
+        shelf.put(nothing());
+        shelf.close();
+        shelf.put(nothing());
+        assert!(shelf.take().is_none());
+    }
 }

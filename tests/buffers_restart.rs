@@ -1,17 +1,21 @@
-//! Buffered pushes while the broker is killed (-9) and started again on its file: all messages arrive exactly once, in
-//! order, and memory stays within the bound.
+//! Buffered pushes while the broker is killed (-9) and started again: all messages arrive exactly once, in order, and memory
+//! stays within the bound.
 
 #[path = "support/mod.rs"]
 mod support;
 
 use std::collections::HashSet;
+use std::env;
 use std::fs;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use libtest_mimic::{Arguments, Failed, Trial};
 use queen::{BufferOptions, Client, DeliveryReport, FlushOptions, Item, PopOptions};
 use support::brokers::Server;
+use support::official;
 
 /// Far beyond what anything here takes.
 const LONG: Duration = Duration::from_secs(1800);
@@ -30,16 +34,92 @@ fn resident() -> u64 {
     kib << 10
 }
 
-#[test]
-fn b11_b12_a_broker_that_is_killed_and_started_again_gets_everything_once() {
+fn main() -> ExitCode {
+    const NAME: &str = "b11_b12_a_broker_that_is_killed_and_started_again_gets_everything_once";
+    let brokers = env::var("QUEEN_TEST_BROKERS").unwrap_or_else(|_| "embedded,tcp".into());
+    let brokers = brokers.split(',').filter_map(|name| {
+        let start: fn() -> Box<dyn Mortal> = match name {
+            "tcp" => || Box::new(OnFile::start()),
+            "official" => || Box::new(official::Broker::start()),
+            // In process it ends with its client.
+            _ => return None,
+        };
+        let test = move || gets_everything_once(start());
+        Some(Trial::test(format!("{name}::{NAME}"), test))
+    });
+    // One after another: memory is measured.
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, brokers.collect()).exit_code()
+}
+
+/// A broker that can be killed and started again.
+trait Mortal {
+    fn url(&self) -> String;
+    fn kill(&mut self);
+    fn start_again(&mut self);
+}
+
+impl Mortal for official::Broker {
+    fn url(&self) -> String {
+        official::Broker::url(self)
+    }
+
+    fn kill(&mut self) {
+        official::Broker::kill(self);
+    }
+
+    fn start_again(&mut self) {
+        official::Broker::start_again(self);
+    }
+}
+
+/// The embedded broker as a server with a file.
+struct OnFile {
+    folder: tempfile::TempDir,
+    url: String,
+    server: Server,
+}
+
+impl OnFile {
+    fn start() -> OnFile {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, url) = OnFile::serve(&folder, "127.0.0.1:0");
+        OnFile {
+            folder,
+            url,
+            server,
+        }
+    }
+
+    fn serve(folder: &tempfile::TempDir, address: &str) -> (Server, String) {
+        let file = folder.path().join("store.db");
+        Server::start_at(address, &["--data", file.to_str().unwrap()]).unwrap()
+    }
+}
+
+impl Mortal for OnFile {
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    fn kill(&mut self) {
+        self.server.kill();
+    }
+
+    fn start_again(&mut self) {
+        let address = self.url.strip_prefix("http://").unwrap();
+        self.server = OnFile::serve(&self.folder, address).0;
+    }
+}
+
+fn gets_everything_once(mut broker: Box<dyn Mortal>) -> Result<(), Failed> {
     let messages = match std::env::var("QUEEN_TEST_SIZE").as_deref() {
         Ok("full") => 1_000_000,
         _ => 50_000,
     };
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("store.db");
-    let arguments = ["--data", file.to_str().unwrap()];
-    let (mut server, url) = Server::start(&arguments).unwrap();
+    let name = format!("buffers-restart-{}", std::process::id());
+    let url = broker.url();
     let client = Client::new(&format!(
         r#"{{"url":"{url}","maxBufferedMessages":{messages},"maxBufferedBytes":{BOUND}}}"#
     ))
@@ -58,7 +138,7 @@ fn b11_b12_a_broker_that_is_killed_and_started_again_gets_everything_once() {
     let push = |from: usize, to: usize| {
         for n in from..to {
             let queue = client
-                .queue("q")
+                .queue(&name)
                 .partition(format!("p{}", n % PARTITIONS))
                 .buffer(BufferOptions::default());
             let pushed = queue.push(&[Item::json(&n).unwrap()]);
@@ -72,7 +152,7 @@ fn b11_b12_a_broker_that_is_killed_and_started_again_gets_everything_once() {
         assert!(began.elapsed() < LONG, "nothing is stored");
         std::thread::sleep(Duration::from_millis(1));
     }
-    server.kill();
+    broker.kill();
     push(messages / 2, messages);
     for _ in 0..20 {
         let stats = client.stats().buffers;
@@ -89,8 +169,7 @@ fn b11_b12_a_broker_that_is_killed_and_started_again_gets_everything_once() {
         "{grown} bytes for {most}"
     );
 
-    let address = url.strip_prefix("http://").unwrap();
-    let (_server, _) = Server::start_at(address, &arguments).unwrap();
+    broker.start_again();
     let options = FlushOptions {
         timeout_millis: Some(LONG.as_millis() as u64),
         ..FlushOptions::default()
@@ -102,7 +181,7 @@ fn b11_b12_a_broker_that_is_killed_and_started_again_gets_everything_once() {
 
     let mut seen = HashSet::new();
     for partition in 0..PARTITIONS {
-        let queue = client.queue("q").partition(format!("p{partition}"));
+        let queue = client.queue(&name).partition(format!("p{partition}"));
         let mut last = None;
         loop {
             let options = PopOptions {
@@ -125,4 +204,5 @@ fn b11_b12_a_broker_that_is_killed_and_started_again_gets_everything_once() {
     }
     assert_eq!(seen.len(), messages, "all arrived");
     client.close(LONG).wait(LONG).unwrap();
+    Ok(())
 }

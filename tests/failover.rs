@@ -2,10 +2,12 @@
 //! consumer: no push fails or is lost, first deliveries of a partition keep their order, every message is handled. What is
 //! forwarded in transactions arrives once, though the outcome of some commits is not known.
 
+#[path = "support/mod.rs"]
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::net::TcpListener;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use queen::{
     Client, ConsumeOptions, Delivery, ErrorCode, Item, Outcome, PopOptions, PushOptions,
     RollbackReason, Settlement,
 };
+use support::official::Broker;
 
 const LONG: Duration = Duration::from_secs(120);
 const PRODUCERS: usize = 4;
@@ -31,52 +34,6 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// A broker that can be killed and started again at the same address.
-struct Broker {
-    port: u16,
-    process: Child,
-}
-
-impl Broker {
-    fn start(port: u16) -> Broker {
-        let program = env::var("QUEEN_OFFICIAL_CLUSTER")
-            .expect("QUEEN_OFFICIAL_CLUSTER is set by scripts/official-broker");
-        let process = Command::new(program)
-            .arg(port.to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let broker = Broker { port, process };
-        let probe = Client::new(&format!(
-            r#"{{"url":"{}","retryAttempts":1000,"retryDelayMillis":100,"retryMaxDelayMillis":100,"timeoutMillis":120000}}"#,
-            broker.url()
-        ))
-        .unwrap();
-        let health = probe.call("health", "").unwrap();
-        assert!(health.wait_for(LONG).unwrap());
-        assert!(health.error().is_none(), "{:?}", health.error());
-        broker
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 /// The first delivery of each message, in order, by partition.
 type Handled = Arc<Mutex<BTreeMap<String, Vec<usize>>>>;
 
@@ -85,7 +42,7 @@ fn no_call_fails_while_brokers_are_killed() -> Result<(), Failed> {
         Ok("full") => 30,
         _ => 4,
     };
-    let mut brokers: Vec<_> = (0..3).map(|_| Broker::start(free_port())).collect();
+    let mut brokers: Vec<_> = (0..3).map(|_| Broker::start()).collect();
     let urls: Vec<_> = brokers.iter().map(Broker::url).collect();
     let config = serde_json::json!({"urls": urls, "healthRetryAfterMillis": 500}).to_string();
     let client = Client::new(&config).unwrap();
@@ -101,6 +58,7 @@ fn no_call_fails_while_brokers_are_killed() -> Result<(), Failed> {
     let forwarding = forwarder.start(&client, &queue);
     let stop = AtomicBool::new(false);
     let renewals = AtomicUsize::new(0);
+    let mut by_hand = ByHand::default();
     let pushed = std::thread::scope(|scope| {
         let producers: Vec<_> = (0..PRODUCERS)
             .map(|producer| {
@@ -110,18 +68,18 @@ fn no_call_fails_while_brokers_are_killed() -> Result<(), Failed> {
             .collect();
         let renewer = scope.spawn(|| renew(&client, &queue, &stop, &renewals));
         let feeder = scope.spawn(|| feed(&client, &queue, &stop));
+        let popper = scope.spawn(|| pop_and_ack(&client, &queue, &stop));
         for round in 0..kills {
             std::thread::sleep(Duration::from_millis(1500));
             let broker = &mut brokers[round % 3];
-            let port = broker.port;
-            broker.process.kill().unwrap();
-            broker.process.wait().unwrap();
+            broker.kill();
             std::thread::sleep(Duration::from_millis(700));
-            *broker = Broker::start(port);
+            broker.start_again();
         }
         std::thread::sleep(Duration::from_millis(1500));
         stop.store(true, Ordering::SeqCst);
         renewer.join().unwrap();
+        by_hand = popper.join().unwrap();
         forwarder
             .fed
             .store(feeder.join().unwrap(), Ordering::SeqCst);
@@ -133,6 +91,9 @@ fn no_call_fails_while_brokers_are_killed() -> Result<(), Failed> {
     });
     assert!(pushed.iter().all(|count| *count > kills), "{pushed:?}");
     assert!(renewals.load(Ordering::SeqCst) > kills);
+    assert!(by_hand.pops > kills, "{by_hand:?}");
+    // At most the one that was under way when its broker died.
+    assert!(by_hand.unknown <= kills, "{by_hand:?}");
 
     // Leases of answers that were lost end by themselves.
     let began = Instant::now();
@@ -166,7 +127,7 @@ fn no_call_fails_while_brokers_are_killed() -> Result<(), Failed> {
     client.close(LONG).wait(LONG)?;
     let unknown = forwarder.unknown.load(Ordering::SeqCst);
     println!(
-        "{kills} kills, {pushed:?} pushes, {forwarded} forwarded, {unknown} commits of unknown outcome"
+        "{kills} kills, {pushed:?} pushes, {forwarded} forwarded, {unknown} commits of unknown outcome, {by_hand:?}"
     );
     Ok(())
 }
@@ -239,6 +200,48 @@ fn renew(client: &Client, queue: &str, stop: &AtomicBool, renewals: &AtomicUsize
         std::thread::sleep(Duration::from_millis(50));
     }
     delivery.ack().wait(LONG).expect("an ack failed");
+}
+
+/// Pops and acks by hand.
+#[derive(Debug, Default)]
+struct ByHand {
+    pops: usize,
+    /// Pops whose broker died after it had the request: it may have leased something, so nothing repeats them.
+    unknown: usize,
+}
+
+/// Pops a message and acks it, over and over.
+fn pop_and_ack(client: &Client, queue: &str, stop: &AtomicBool) -> ByHand {
+    let queue = client.queue(format!("{queue}-by-hand"));
+    let options = PopOptions {
+        lease_seconds: Some(600),
+        ..PopOptions::default()
+    };
+    let mut done = ByHand::default();
+    while !stop.load(Ordering::SeqCst) {
+        // No lease of a lost answer is in the way.
+        let place = queue.clone().partition(format!("p{}", done.unknown));
+        let item = Item::json(&done.pops).unwrap();
+        place.push(&[item]).wait(LONG).expect("a push failed");
+        done.pops += 1;
+        // Another broker than that of the push may see the message later.
+        loop {
+            match place.pop_with(&options).wait(LONG) {
+                Ok(popped) => {
+                    let Some(delivery) = popped.take() else {
+                        continue;
+                    };
+                    delivery.ack().wait(LONG).expect("an ack failed");
+                }
+                Err(error) => {
+                    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+                    done.unknown += 1;
+                }
+            }
+            break;
+        }
+    }
+    done
 }
 
 /// Pushes what is to be forwarded; tells how many.

@@ -12,4 +12,5 @@
 
 pub mod brokers;
 pub mod matching;
+pub mod official;
 pub mod transcript;

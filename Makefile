@@ -25,7 +25,7 @@ check: ## format, lints, header, exported symbols, licences, generated docs
 stress: ## the tests in their full sizes; takes long
 	@QUEEN_TEST_SIZE=full scripts/test
 
-bench: ## measure clients and brokers side by side (QUICK=1 ONLY=case SUBJECTS=name); writes bench/results.json
+bench: ## measure clients and brokers side by side (QUICK=1 ONLY=case SUBJECTS=name); writes bench/results.*
 	@scripts/bench
 
 fuzz: ## make up requests and answers for SECONDS=300 each, and look what breaks

@@ -130,7 +130,7 @@ pub fn print(results: &Results) {
                 enough,
             );
         }
-        let cpu = |sample: &Sample| Some(sample.report.cpu_us / sample.report.messages as f64);
+        let cpu = |sample: &Sample| Some(sample.cpu_us_per_msg());
         if let (Some(goal), Some(measured)) = (goal.cpu, ours_to(official, cpu)) {
             told(
                 "CPU against official-rust",

@@ -6,9 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod broker;
+mod budget;
 mod goals;
 mod http;
 mod load;
+mod place;
+mod plot;
 mod process;
 mod results;
 mod rounds;

@@ -13,13 +13,18 @@ use crate::work::{Report, Work};
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub report: Report,
-    pub broker_cpu_us_per_msg: f64,
-    pub broker_pss_mib: f64,
+    /// None where the broker is a part of the subject.
+    pub broker_cpu_us_per_msg: Option<f64>,
+    pub broker_pss_mib: Option<f64>,
 }
 
 impl Sample {
     pub fn speed(&self) -> f64 {
         self.report.messages as f64 / self.report.seconds
+    }
+
+    pub fn cpu_us_per_msg(&self) -> f64 {
+        self.report.cpu_us / self.report.messages as f64
     }
 }
 
@@ -30,7 +35,8 @@ pub struct Runs {
     pub error: Option<String>,
 }
 
-/// One line of results.json. Every field is always there; null where it means nothing.
+/// One line of results.json. Every field is always there; null where it means nothing, and all that was measured where the run
+/// went wrong.
 #[derive(Serialize)]
 struct Row<'a> {
     case: String,
@@ -44,10 +50,23 @@ struct Row<'a> {
     p50_us: Option<f64>,
     p99_us: Option<f64>,
     rss_mib: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+/// One line of rounds.json: a run, with what the broker had to do.
+#[derive(Serialize)]
+struct Round<'a> {
+    case: String,
+    broker: &'a str,
+    subject: &'a str,
+    in_flight: u64,
+    partitions: u64,
+    round: usize,
+    #[serde(flatten)]
+    report: &'a Report,
     broker_cpu_us_per_msg: Option<f64>,
     broker_pss_mib: Option<f64>,
-    rounds: usize,
-    error: Option<&'a str>,
 }
 
 /// Everything that was measured: by place of the work in the plan, broker, subject.
@@ -59,49 +78,55 @@ pub struct Results<'a> {
 }
 
 impl<'a> Results<'a> {
-    pub fn runs(&mut self, work: usize, broker: &'a str, subject: &'a str) -> &mut Runs {
-        self.runs.entry((work, broker, subject)).or_default()
+    pub fn runs(&mut self, key: (usize, &'a str, &'a str)) -> &mut Runs {
+        self.runs.entry(key).or_default()
     }
 
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut rows = Vec::new();
-        for ((work, broker, subject), runs) in &self.runs {
-            let work = &self.works[*work];
-            let some = |value: fn(&Sample) -> Option<f64>| {
-                let values: Option<Vec<f64>> = runs.samples.iter().map(value).collect();
-                let values = values.filter(|values| runs.error.is_none() && !values.is_empty());
-                values.map(|values| round(median(values)))
-            };
-            let of = |value: fn(&Sample) -> f64| {
-                let values = runs.samples.iter().map(value).collect();
-                runs.error.is_none().then(|| round(median(values)))
-            };
-            rows.push(Row {
+    /// Writes the medians to results.json, and every run to rounds.json.
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
+        let (mut rows, mut rounds) = (Vec::new(), Vec::new());
+        for (&(work, broker, subject), runs) in &self.runs {
+            let work = &self.works[work];
+            let of = |value: fn(&Sample) -> Option<f64>| runs.median(value).map(round);
+            let done = runs.samples.first().filter(|_| runs.error.is_none());
+            rows.push(serde_json::to_string(&Row {
                 case: work.case.name(),
                 broker,
                 subject,
                 in_flight: work.in_flight,
                 partitions: work.partitions,
-                messages: runs.error.is_none().then_some(work.messages),
-                msgs_per_s: of(Sample::speed),
-                cpu_us_per_msg: of(|s| s.report.cpu_us / s.report.messages as f64),
-                p50_us: some(|s| s.report.p50_us),
-                p99_us: some(|s| s.report.p99_us),
-                rss_mib: of(|s| s.report.rss_mib),
-                broker_cpu_us_per_msg: of(|s| s.broker_cpu_us_per_msg),
-                broker_pss_mib: of(|s| s.broker_pss_mib),
-                rounds: runs.samples.len(),
+                messages: done.map(|sample| sample.report.messages),
+                msgs_per_s: of(|s| Some(s.speed())),
+                cpu_us_per_msg: of(|s| Some(s.cpu_us_per_msg())),
+                p50_us: of(|s| s.report.p50_us),
+                p99_us: of(|s| s.report.p99_us),
+                rss_mib: of(|s| Some(s.report.rss_mib)),
                 error: runs.error.as_deref(),
-            });
+            })?);
+            for (n, sample) in runs.samples.iter().enumerate() {
+                rounds.push(serde_json::to_string(&Round {
+                    case: work.case.name(),
+                    broker,
+                    subject,
+                    in_flight: work.in_flight,
+                    partitions: work.partitions,
+                    round: n + 1,
+                    report: &sample.report,
+                    broker_cpu_us_per_msg: sample.broker_cpu_us_per_msg.map(round),
+                    broker_pss_mib: sample.broker_pss_mib.map(round),
+                })?);
+            }
         }
-        let lines: Result<Vec<String>, _> = rows.iter().map(serde_json::to_string).collect();
-        fs::write(path, format!("[\n{}\n]\n", lines?.join(",\n")))
+        for (name, lines) in [("results.json", rows), ("rounds.json", rounds)] {
+            fs::write(folder.join(name), format!("[\n{}\n]\n", lines.join(",\n")))?;
+        }
+        Ok(())
     }
 
     /// Prints the medians.
     pub fn print(&self) {
         println!(
-            "{:<16} {:>6} {:>5}  {:<10} {:<14} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8}",
+            "{:<16} {:>6} {:>5}  {:<10} {:<14} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
             "case",
             "flight",
             "parts",
@@ -122,15 +147,18 @@ impl<'a> Results<'a> {
                 println!("ERROR {error}");
                 continue;
             }
-            let of = |value: fn(&Sample) -> f64| median(runs.samples.iter().map(value).collect());
+            let of = |value: fn(&Sample) -> Option<f64>, digits: usize| match runs.median(value) {
+                Some(value) => format!("{value:>9.digits$}"),
+                None => format!("{:>9}", "-"),
+            };
             println!(
-                "{:>9.0} {:>9.0} {:>9.0} {:>9.1} {:>9.1} {:>8.1}",
-                of(Sample::speed),
-                of(|s| s.report.p50_us.unwrap_or(f64::NAN)),
-                of(|s| s.report.p99_us.unwrap_or(f64::NAN)),
-                of(|s| s.report.cpu_us / s.report.messages as f64),
-                of(|s| s.broker_cpu_us_per_msg),
-                of(|s| s.broker_pss_mib),
+                "{} {} {} {} {} {}",
+                of(|s| Some(s.speed()), 0),
+                of(|s| s.report.p50_us, 0),
+                of(|s| s.report.p99_us, 0),
+                of(|s| Some(s.cpu_us_per_msg()), 1),
+                of(|s| s.broker_cpu_us_per_msg, 1),
+                of(|s| s.broker_pss_mib, 1),
             );
         }
         println!(
@@ -157,18 +185,27 @@ impl<'a> Results<'a> {
                             (work.case.name(), work.in_flight, work.partitions);
                         let of = |value: fn(&Sample) -> f64| match ratio(ours, theirs, value) {
                             Some(ratio) => format!("{ratio:.2} x"),
-                            None => "ERROR".into(),
+                            None => "-".into(),
                         };
                         println!(
                             "{name:<16} {in_flight:>6} {partitions:>5}  {subject:<14} {:>9} {:>9} {:>9}",
                             of(Sample::speed),
-                            of(|s| s.broker_cpu_us_per_msg),
-                            of(|s| s.broker_pss_mib)
+                            of(|s| s.broker_cpu_us_per_msg.unwrap_or(f64::NAN)),
+                            of(|s| s.broker_pss_mib.unwrap_or(f64::NAN))
                         );
                     }
                 }
             }
         }
+    }
+}
+
+impl Runs {
+    /// The median of a number that every run has.
+    fn median(&self, value: fn(&Sample) -> Option<f64>) -> Option<f64> {
+        let values: Option<Vec<f64>> = self.samples.iter().map(value).collect();
+        let values = values.filter(|values| self.error.is_none() && !values.is_empty());
+        values.map(median)
     }
 }
 
@@ -178,7 +215,8 @@ pub fn ratio(ours: &Runs, theirs: &Runs, value: fn(&Sample) -> f64) -> Option<f6
         return None;
     }
     let rounds = ours.samples.iter().zip(&theirs.samples);
-    Some(median(rounds.map(|(a, b)| value(a) / value(b)).collect()))
+    let ratio = median(rounds.map(|(a, b)| value(a) / value(b)).collect());
+    (!ratio.is_nan()).then_some(ratio)
 }
 
 pub fn median(mut values: Vec<f64>) -> f64 {
@@ -196,23 +234,28 @@ fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
+/// A run of 600 messages.
+#[cfg(test)]
+pub fn sample(seconds: f64) -> Sample {
+    Sample {
+        report: Report {
+            messages: 600,
+            seconds,
+            cpu_us: 1.0,
+            p50_us: Some(1.0),
+            p99_us: None,
+            rss_mib: 1.0,
+        },
+        broker_cpu_us_per_msg: None,
+        broker_pss_mib: Some(1.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn runs(seconds: [f64; 3]) -> Runs {
-        let sample = |seconds| Sample {
-            report: Report {
-                messages: 600,
-                seconds,
-                cpu_us: 1.0,
-                p50_us: Some(1.0),
-                p99_us: None,
-                rss_mib: 1.0,
-            },
-            broker_cpu_us_per_msg: 1.0,
-            broker_pss_mib: 1.0,
-        };
         Runs {
             samples: seconds.map(sample).to_vec(),
             error: None,
@@ -235,5 +278,9 @@ mod tests {
             ..runs([1.0; 3])
         };
         assert_eq!(ratio(&ours, &failed, Sample::speed), None);
+        let none = |s: &Sample| s.broker_cpu_us_per_msg.unwrap_or(f64::NAN);
+        assert_eq!(ratio(&ours, &theirs, none), None);
+        assert_eq!(ours.median(|s| s.report.p99_us), None);
+        assert_eq!(ours.median(|s| s.broker_pss_mib), Some(1.0));
     }
 }

@@ -57,10 +57,8 @@ impl Case {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Size {
     Full,
-    /// For a first look.
-    Quick,
     /// To see that everything works.
-    Tiny,
+    Quick,
 }
 
 /// A case in one of its shapes.
@@ -73,31 +71,43 @@ pub struct Work {
     pub messages: u64,
 }
 
+impl Work {
+    /// So many messages, or what comes next to it and can be done.
+    pub fn part(&self, messages: u64) -> u64 {
+        let batch = match self.case {
+            Case::Consume => 1,
+            case => case.batch(),
+        };
+        let least = 50.max(2 * self.in_flight * batch).max(self.partitions);
+        let messages = messages.max(least).min(self.messages);
+        messages.next_multiple_of(batch)
+    }
+}
+
 /// Everything there is to measure.
 pub fn all(size: Size) -> Vec<Work> {
-    let work = |case, in_flight, partitions, full, quick, tiny| Work {
+    let work = |case, in_flight, partitions, full, quick| Work {
         case,
         in_flight,
         partitions,
         messages: match size {
             Size::Full => full,
             Size::Quick => quick,
-            Size::Tiny => tiny,
         },
     };
     vec![
-        work(Case::PushSeq, 1, 1, 1_000, 500, 100),
-        work(Case::PushSingle, 64, 1, 40_000, 15_000, 500),
-        work(Case::PushSingle, 64, 16, 20_000, 8_000, 500),
-        work(Case::PushSingle, 512, 1, 80_000, 20_000, 600),
-        work(Case::PushSingle, 512, 16, 60_000, 20_000, 600),
-        work(Case::PushBatch100, 8, 16, 200_000, 50_000, 2_000),
-        work(Case::PushBuffered, 64, 16, 80_000, 20_000, 500),
-        work(Case::PopAck100, 4, 16, 100_000, 20_000, 2_000),
-        work(Case::Consume, 1, 1, 2_000, 500, 500),
-        work(Case::Consume, 4, 16, 6_000, 1_000, 800),
-        work(Case::Consume, 16, 1000, 6_000, 2_000, 2_000),
-        work(Case::LatencyIdle, 1, 1, 100, 40, 10),
+        work(Case::PushSeq, 1, 1, 1_000, 50),
+        work(Case::PushSingle, 64, 1, 40_000, 500),
+        work(Case::PushSingle, 64, 16, 20_000, 500),
+        work(Case::PushSingle, 512, 1, 80_000, 600),
+        work(Case::PushSingle, 512, 16, 60_000, 600),
+        work(Case::PushBatch100, 8, 16, 200_000, 2_000),
+        work(Case::PushBuffered, 64, 16, 80_000, 500),
+        work(Case::PopAck100, 4, 16, 100_000, 2_000),
+        work(Case::Consume, 1, 1, 20_000, 60),
+        work(Case::Consume, 4, 16, 20_000, 160),
+        work(Case::Consume, 16, 1000, 20_000, 1_000),
+        work(Case::LatencyIdle, 1, 1, 100, 10),
     ]
 }
 

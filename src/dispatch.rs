@@ -95,8 +95,12 @@ impl Workers {
         }
         inner.jobs.push_back(job);
         if inner.idle >= inner.jobs.len() || inner.threads >= self.most {
+            let awaited = inner.idle > 0;
             drop(inner);
-            self.work.notify_one();
+            // It costs a system call, even with nobody there.
+            if awaited {
+                self.work.notify_one();
+            }
             return Ok(());
         }
         inner.threads += 1;

@@ -92,6 +92,8 @@ struct State {
     closed: bool,
     /// Threads that wait.
     waiting: usize,
+    /// One of them has been told and has not looked yet.
+    told: bool,
     /// Room for the events of a poll, used again by the next.
     spare: Vec<(Event, u64)>,
     logs: usize,
@@ -126,6 +128,14 @@ impl State {
                 self.events.push_back((Event::Reports(batch), tag));
             }
         }
+    }
+
+    /// Whether a thread that waits has to be told of the events. It costs a system call, so one is told once; it tells the
+    /// next if it leaves something.
+    fn must_tell(&mut self) -> bool {
+        let must = !self.events.is_empty() && self.waiting > 0 && !self.told;
+        self.told |= must;
+        must
     }
 
     /// Makes the descriptor tell the truth.
@@ -175,10 +185,9 @@ impl EventQueue {
         }
         state.events.push_back((event, tag));
         state.signal();
-        let awaited = state.waiting > 0;
+        let must_tell = state.must_tell();
         drop(state);
-        // It costs a system call, even with nobody there.
-        if awaited {
+        if must_tell {
             self.changed.notify_one();
         }
         true
@@ -234,7 +243,11 @@ impl EventQueue {
             }
             state.signal();
             if !taken.is_empty() {
+                let must_tell = state.must_tell();
                 drop(state);
+                if must_tell {
+                    self.changed.notify_one();
+                }
                 return Ok(taken);
             }
             state.spare = taken;
@@ -258,6 +271,7 @@ impl EventQueue {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
             state.waiting -= 1;
+            state.told = false;
         }
     }
 

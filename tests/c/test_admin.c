@@ -17,7 +17,7 @@ static const char *copy(const char *text, size_t len) { return params("%.*s", (i
 /* pops one message of `queue` for group g, from its start */
 static queen_delivery_t *next_of(queen_client_t *client, const char *queue) {
   queen_delivery_t *delivery =
-      pop(client, queue, NULL, "{\"consumerGroup\":\"g\",\"subscriptionMode\":\"all\",\"pollTimeoutMillis\":10000}");
+      pop(client, queue, NULL, "{\"consumerGroup\":\"g\",\"subscriptionMode\":\"all\",\"wait\":true,\"pollTimeoutMillis\":10000}");
   check(delivery != NULL);
   return delivery;
 }

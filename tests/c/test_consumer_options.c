@@ -39,11 +39,11 @@ static char *ended(queen_consumer_t *consumer) {
   return summary;
 }
 
-/* acks `wanted` messages, which must be free at once, and sees that no more are there */
+/* acks `wanted` messages, which must be free long before any lease ends, and sees that no more are there */
 static void holds(queen_client_t *client, const char *queue, size_t wanted) {
   size_t found = 0;
   while (found < wanted) {
-    queen_delivery_t *delivery = pop(client, queue, NULL, "{\"batch\":100,\"pollTimeoutMillis\":20000}");
+    queen_delivery_t *delivery = pop(client, queue, NULL, "{\"wait\":true,\"batch\":100,\"pollTimeoutMillis\":20000}");
     check(delivery != NULL);
     found += queen_delivery_count(delivery);
     wait_ok(queen_delivery_ack(delivery));

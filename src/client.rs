@@ -16,11 +16,13 @@ use crate::core::{Core, Phase};
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::log::{Level, LogSink};
-use crate::options::{FlushOptions, RenewOptions};
+use crate::options::{FlushOptions, PushOptions, RenewOptions};
 use crate::pending::{Completer, Pending, WaitsFor};
 use crate::produce::{Flushed, Producer, ReportSink, Scope};
+use crate::protocol::DEFAULT_PARTITION;
 use crate::protocol::ack::{Ack, AckResult};
 use crate::protocol::lease::{Renewal, RenewalResult};
+use crate::protocol::push::{Item, PushResult};
 use crate::runtime;
 use crate::stats::{Gauges, PendingStats, Statistics, StatisticsSink};
 use crate::sys;
@@ -112,6 +114,22 @@ impl Client {
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.0.0.hub
+    }
+
+    /// Pushes to one partition, else to `Default`, from a JSON array of `{payload, transactionId?, traceId?}`, or as
+    /// [`PushOptions::classic_items`] says.
+    pub fn push_json(
+        &self,
+        queue: &str,
+        partition: Option<&str>,
+        items: &str,
+        options: &PushOptions,
+    ) -> Pending<Vec<PushResult>> {
+        let partition = partition.unwrap_or(DEFAULT_PARTITION);
+        match Item::read_list(items, options.classic_items) {
+            Ok(items) => self.producer().push(queue, partition, &items, options),
+            Err(error) => Pending::finished(Err(error)),
+        }
     }
 
     /// Pops from a queue, or from any queue of the namespace or task that the options name.

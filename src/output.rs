@@ -11,7 +11,7 @@ use crate::consume::{Delivery, Popped, Summary};
 use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::pending::Pending;
 use crate::produce::Flushed;
-use crate::protocol::ack::AckResult;
+use crate::protocol::ack::{self, AckResult};
 use crate::protocol::lease::{Renewal, RenewalResult};
 use crate::protocol::push::{self, PushResult};
 use crate::protocol::transaction::Committed;
@@ -71,7 +71,6 @@ output_by_serde!(
     Vec<ActiveFault>,
     BTreeMap<&'static str, u64>,
     BrokerClock,
-    Vec<AckResult>,
     Renewal,
     Vec<RenewalResult>,
     Committed,
@@ -84,6 +83,12 @@ output_by_serde!(
 impl Output for Vec<PushResult> {
     fn to_json(&self) -> String {
         push::results_json(self)
+    }
+}
+
+impl Output for Vec<AckResult> {
+    fn to_json(&self) -> String {
+        ack::results_json(self)
     }
 }
 
@@ -145,7 +150,7 @@ impl<T: Output> AnyPending for Pending<T> {
     }
 
     fn when_complete(&self, hook: Box<dyn FnOnce() + Send>) {
-        Pending::when_complete(self, hook);
+        self.when_complete_boxed(hook);
     }
 
     fn keep_budget(&self) {

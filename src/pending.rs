@@ -52,13 +52,38 @@ struct State {
     keep_permit: bool,
     permit: Option<Permit>,
     wakers: Vec<Waker>,
-    hooks: Vec<Box<dyn FnOnce() + Send>>,
-    transaction_ids: Option<Arc<Vec<String>>>,
+    hooks: Hooks,
+    transaction_ids: Option<Arc<[String]>>,
     keeper: Option<(Arc<dyn Keeper>, Ticket)>,
     /// Threads that wait.
     waiting: usize,
     /// Whether a task listens for the end.
     listened: bool,
+}
+
+/// What runs at the end. As a rule there is one.
+#[derive(Default)]
+struct Hooks {
+    first: Option<Hook>,
+    more: Vec<Hook>,
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+impl Hooks {
+    fn add(&mut self, hook: Hook) {
+        match self.first {
+            None => self.first = Some(hook),
+            Some(_) => self.more.push(hook),
+        }
+    }
+
+    fn run(self) {
+        self.first
+            .into_iter()
+            .chain(self.more)
+            .for_each(|hook| hook());
+    }
 }
 
 /// Who carries operations and must know of those that end by themselves: cancelled, at their deadline, or by a close.
@@ -141,11 +166,11 @@ impl<T: Clone> Pending<T> {
 
     /// Notes the ids under which a push may have been stored, for errors whose outcome is unknown.
     pub(crate) fn note_transaction_ids(&self, ids: Vec<String>) {
-        lock(&self.0.state).transaction_ids = Some(Arc::new(ids));
+        lock(&self.0.state).transaction_ids = Some(ids.into());
     }
 
     /// An operation that a keeper carries, with its share of the client's bounds and the ids of its messages.
-    pub(crate) fn kept(permit: Permit, transaction_ids: Arc<Vec<String>>) -> Self {
+    pub(crate) fn kept(permit: Permit, transaction_ids: Arc<[String]>) -> Self {
         let pending = Pending::new(WaitsFor::Broker);
         let mut state = lock(&pending.0.state);
         state.permit = Some(permit);
@@ -190,7 +215,7 @@ impl<T: Clone> Pending<T> {
             let ids = state.transaction_ids.take();
             Err(Error::new(code, message)
                 .with_outcome(outcome)
-                .with_transaction_ids(ids.map(Arc::unwrap_or_clone).unwrap_or_default()))
+                .with_transaction_ids(ids.map(|ids| ids.to_vec()).unwrap_or_default()))
         })
     }
 
@@ -225,9 +250,7 @@ impl<T: Clone> Pending<T> {
         for waker in wakers {
             waker.wake();
         }
-        for hook in hooks {
-            hook();
-        }
+        hooks.run();
         if let Some((keeper, ticket)) = keeper {
             keeper.ended(ticket);
         }
@@ -339,8 +362,17 @@ impl<T: Clone> Pending<T> {
     pub fn when_complete(&self, hook: impl FnOnce() + Send + 'static) {
         let mut state = lock(&self.0.state);
         if !state.complete {
-            state.hooks.push(Box::new(hook));
-            return;
+            return state.hooks.add(Box::new(hook));
+        }
+        drop(state);
+        hook();
+    }
+
+    /// As [`when_complete`](Self::when_complete), for a hook that is in a box already.
+    pub(crate) fn when_complete_boxed(&self, hook: Hook) {
+        let mut state = lock(&self.0.state);
+        if !state.complete {
+            return state.hooks.add(hook);
         }
         drop(state);
         hook();

@@ -111,10 +111,7 @@ impl Queue {
     /// As [`push`](Self::push), with options.
     pub fn push_with(&self, items: &[Item<'_>], options: &PushOptions) -> Pending<Vec<PushResult>> {
         let partition = self.partition.as_deref().unwrap_or(DEFAULT_PARTITION);
-        let mut options = Cow::Borrowed(options);
-        if options.buffer.is_none() && self.buffer.is_some() {
-            options.to_mut().buffer.clone_from(&self.buffer);
-        }
+        let options = self.with_buffer(options);
         self.client
             .producer()
             .push(&self.name, partition, items, &options)
@@ -123,10 +120,18 @@ impl Queue {
     /// As [`push_with`](Self::push_with), from a JSON array of `{payload, transactionId?, traceId?}`, or as
     /// [`PushOptions::classic_items`] says.
     pub fn push_json(&self, items: &str, options: &PushOptions) -> Pending<Vec<PushResult>> {
-        match Item::read_list(items, options.classic_items) {
-            Ok(items) => self.push_with(&items, options),
-            Err(error) => Pending::finished(Err(error)),
+        let options = self.with_buffer(options);
+        self.client
+            .push_json(&self.name, self.partition.as_deref(), items, &options)
+    }
+
+    /// The options, with the buffer of the queue unless they have one.
+    fn with_buffer<'a>(&self, options: &'a PushOptions) -> Cow<'a, PushOptions> {
+        let mut options = Cow::Borrowed(options);
+        if options.buffer.is_none() && self.buffer.is_some() {
+            options.to_mut().buffer.clone_from(&self.buffer);
         }
+        options
     }
 
     /// Sends what is buffered for the partition, without one for every partition of the queue, and completes when every

@@ -240,10 +240,10 @@ fn after_a_reset_in_the_answer_each_partition_comes_again_and_says_so() {
     gate.store(true, Ordering::SeqCst);
     first.wait(LONG).unwrap();
     let own = own.wait(LONG).unwrap().remove(0);
-    assert_eq!((own.status.as_str(), own.resent), ("duplicate", true));
+    assert_eq!((&*own.status, own.resent), ("duplicate", true));
     for call in [minted, other] {
         let result = call.wait(LONG).unwrap().remove(0);
-        assert_eq!((result.status.as_str(), result.resent), ("queued", false));
+        assert_eq!((&*result.status, result.resent), ("queued", false));
     }
     let seen = server.seen();
     assert_eq!(payloads(&seen[1]).len(), 3);

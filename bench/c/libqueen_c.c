@@ -80,15 +80,35 @@ static void see_all(const queen_delivery_t *delivery) {
 static char *body;
 static double *began; /* of the push with that tag */
 
+#define BEFORE "{\"payload\":{\"n\":"
+#define BEHIND ",\"text\":\"" TEXT "\"}},"
+
+static char *append(char *end, const char *text, size_t len) {
+    memcpy(end, text, len);
+    return end + len;
+}
+
+static char *append_number(char *end, unsigned long n) {
+    char digits[24];
+    size_t at = sizeof digits;
+    do digits[--at] = (char)('0' + n % 10);
+    while ((n /= 10) > 0);
+    return append(end, digits + at, sizeof digits - at);
+}
+
 /* Pushes messages `first` and following to one partition. */
 static queen_future_t *push(unsigned long first, unsigned long count, const char *options) {
-    char partition[32];
-    char *end = body;
+    char partition[32] = "p";
+    char *end = append_number(partition + 1, first / count % partitions);
+    *end = '\0';
+    end = body;
     *end++ = '[';
-    for (unsigned long n = first; n < first + count; n++)
-        end += sprintf(end, "{\"payload\":{\"n\":%lu,\"text\":\"" TEXT "\"}},", n);
+    for (unsigned long n = first; n < first + count; n++) {
+        end = append(end, BEFORE, sizeof BEFORE - 1);
+        end = append_number(end, n);
+        end = append(end, BEHIND, sizeof BEHIND - 1);
+    }
     end[-1] = ']';
-    snprintf(partition, sizeof partition, "p%lu", first / count % partitions);
     return queen_push(client, queue, partition, body, (size_t)(end - body), options);
 }
 

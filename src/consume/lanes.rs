@@ -113,13 +113,17 @@ impl Hub {
         parts
     }
 
-    async fn send_parts(self: &Arc<Hub>, parts: Vec<Part>) {
+    async fn send_parts(self: &Arc<Hub>, mut parts: Vec<Part>) {
         let losing = Losing(parts.iter().map(|part| part.claim.clone()).collect());
-        match &*parts {
+        match &mut *parts {
             [] => {}
             [alone] => alone.send().await,
-            [first, ..] => {
-                let acks: Vec<Ack> = parts.iter().flat_map(|part| part.acks.clone()).collect();
+            [first, others @ ..] => {
+                let counts: Vec<_> = others.iter().map(|part| part.acks.len()).collect();
+                let mut acks = std::mem::take(&mut first.acks);
+                for part in others {
+                    acks.append(&mut part.acks);
+                }
                 let sending = Sending {
                     acks: &acks,
                     group: &first.claim.source().consumer_group,
@@ -128,7 +132,13 @@ impl Hub {
                     shared: true,
                     deadline: transport::after(self.core.config.timeout_millis),
                 };
-                match self.core.send_acks(&sending).await {
+                let answer = self.core.send_acks(&sending).await;
+                // Each has its own again.
+                for (part, count) in parts[1..].iter_mut().zip(counts).rev() {
+                    part.acks = acks.split_off(acks.len() - count);
+                }
+                parts[0].acks = acks;
+                match answer {
                     Ok(results) => {
                         let mut results = results.into_iter();
                         for part in &parts {

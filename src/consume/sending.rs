@@ -46,7 +46,7 @@ impl Core {
     /// Sends acks, again where the broker could not look at them, and counts what became of them.
     pub(super) async fn send_acks(&self, sending: &Sending<'_>) -> Result<Vec<AckResult>> {
         let acks = sending.acks;
-        let body = ack::body(acks, sending.group)?;
+        let body = ack::body(acks, sending.group);
         let mut backoff = Duration::from_millis(50);
         // Whether an attempt may have counted that has no answer.
         let mut unknown = false;

@@ -26,7 +26,7 @@ impl SettleCall {
         let open = transaction_ids.len();
         let results = transaction_ids
             .into_iter()
-            .map(|id| AckResult::failed(id, "not answered"))
+            .map(AckResult::unanswered)
             .collect();
         let pending = hub.core.register(Pending::new(WaitsFor::Broker));
         Arc::new(SettleCall {
@@ -91,7 +91,7 @@ fn overall(results: &[AckResult], errors: &[Error]) -> Option<Error> {
         Some(first) => {
             let shared =
                 errors.len() == refused && errors.iter().all(|error| error.code() == first.code());
-            let json = serde_json::to_string(results).unwrap_or_default();
+            let json = ack::results_json(results);
             Some(match shared {
                 true => first.clone().with_result(json),
                 false => Error::new(

@@ -67,7 +67,7 @@ impl queen_event_t {
                 made.code = inner.code();
                 if let Some(json) = inner.event_json() {
                     // Lives as long as the future, which the event keeps.
-                    (made.json, made.json_len) = (json.as_ptr(), json.as_bytes().len());
+                    (made.json, made.json_len) = (json.as_ptr(), json.count_bytes());
                 }
                 made.object = give(queen_future_t::lent(inner)).cast();
             }

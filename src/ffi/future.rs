@@ -1,6 +1,6 @@
 //! `queen_future_t`.
 
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -8,7 +8,7 @@ use super::delivery::queen_delivery_t;
 use super::error::queen_error_t;
 use super::event_queue::{Event, queen_event_queue_t};
 use super::handle::{
-    self, Object, Stamp, c_text, code, forked, give, guard, internal, lend, lend_text, panicked,
+    self, Object, Stamp, Text, code, forked, give, guard, internal, lend, lend_text, panicked,
     timeout,
 };
 use super::user_data::{UserData, queen_user_data_free};
@@ -38,18 +38,19 @@ pub(super) struct FutureInner {
     operation: Box<dyn AnyPending>,
     dispatcher: Dispatcher,
     routed: AtomicBool,
-    json: OnceLock<Option<CString>>,
+    json: OnceLock<Option<Text>>,
     error: OnceLock<Option<Box<queen_error_t>>>,
 }
 
 impl FutureInner {
     /// The result as JSON, once the operation is complete.
-    pub(super) fn json(&self) -> Option<&CString> {
+    pub(super) fn json(&self) -> Option<&CStr> {
         match self.operation.is_complete() {
             true => self
                 .json
-                .get_or_init(|| self.operation.to_json().map(c_text))
-                .as_ref(),
+                .get_or_init(|| self.operation.to_json().map(Text::new))
+                .as_ref()
+                .map(Text::as_c_str),
             false => None,
         }
     }
@@ -76,7 +77,7 @@ impl FutureInner {
     }
 
     /// The JSON for an event: not that of a pop, which is written for those who ask.
-    pub(super) fn event_json(&self) -> Option<&CString> {
+    pub(super) fn event_json(&self) -> Option<&CStr> {
         if self.operation.is_large() {
             None
         } else {
@@ -276,7 +277,7 @@ pub unsafe extern "C" fn queen_future_json(
         // SAFETY: `future` is NULL or a living handle, `len` NULL or writable, by contract.
         unsafe {
             let json = lend(future).ok().and_then(|future| future.inner.json());
-            lend_text(json.map(|json| json.as_c_str()), len)
+            lend_text(json, len)
         }
     })
 }

@@ -117,6 +117,28 @@ pub(crate) fn c_text(text: impl Into<String>) -> CString {
     })
 }
 
+/// NUL-terminated text that the library keeps. Unlike a `CString` it may have room left, which is cheaper to make.
+pub(crate) struct Text(Vec<u8>);
+
+impl Text {
+    pub(crate) fn new(text: String) -> Text {
+        let mut bytes = text.into_bytes();
+        if bytes.contains(&0) {
+            bytes
+                .iter_mut()
+                .filter(|byte| **byte == 0)
+                .for_each(|byte| *byte = b' ');
+        }
+        bytes.push(0);
+        Text(bytes)
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        // SAFETY: made with one NUL, at the end.
+        unsafe { CStr::from_bytes_with_nul_unchecked(&self.0) }
+    }
+}
+
 /// Gives NUL-terminated text away; [`free_text`] takes it back.
 pub(crate) fn give_text(text: String) -> (*const c_char, usize) {
     let text = c_text(text);

@@ -47,16 +47,15 @@ pub unsafe extern "C" fn queen_push(
     // SAFETY: the handle and the texts are valid by contract.
     unsafe {
         with_client(client, |client| {
-            let mut place = client.queue(required_text("queue", queue)?);
-            if let Some(partition) = optional_text("partition", partition)? {
-                place = place.partition(partition);
-            }
+            let queue = required_text("queue", queue)?;
+            let partition = optional_text("partition", partition)?;
             let items = body("items", items, items_len)?;
             let options = match optional_text("options", options)? {
                 None => PushOptions::default(),
                 options => PushOptions::parse(or_empty(options))?,
             };
-            Ok(Box::new(place.push_json(items, &options)))
+            let pushing = client.push_json(queue, partition, items, &options);
+            Ok(Box::new(pushing))
         })
     }
 }

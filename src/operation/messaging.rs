@@ -70,11 +70,14 @@ static PUSH: Operation = Operation {
             buffer: params.buffer,
             classic_items: params.classic_items,
         };
-        let mut queue = client.queue(params.queue);
-        if let Some(partition) = params.partition {
-            queue = queue.partition(partition);
-        }
-        Ok(Box::new(queue.push_json(params.items.get(), &options)))
+        let partition = params.partition.as_deref();
+        let items = params.items.get();
+        Ok(Box::new(client.push_json(
+            &params.queue,
+            partition,
+            items,
+            &options,
+        )))
     }),
 };
 

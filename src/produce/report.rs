@@ -147,7 +147,7 @@ impl Reports {
 }
 
 fn answered(address: &Address, result: PushResult, resent: usize) -> DeliveryReport {
-    let (status, error) = match result.status.as_str() {
+    let (status, error) = match &*result.status {
         "queued" => (DeliveryStatus::Queued, None),
         "duplicate" => (DeliveryStatus::Duplicate, None),
         "buffered" => (DeliveryStatus::Buffered, None),

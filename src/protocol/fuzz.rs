@@ -22,7 +22,7 @@ pub fn read(text: &[u8]) {
         b"items" => check(items(&body)),
         b"acks" => check(as_text(&body).and_then(ack::parse_list).map(|acks| {
             assert!(!acks.is_empty());
-            let body = ack::body(&acks, "g").expect("acks that were read can be written");
+            let body = ack::body(&acks, "g");
             is_json(&String::from_utf8_lossy(&body));
         })),
         status => {

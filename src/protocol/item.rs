@@ -87,43 +87,53 @@ impl<'a> Item<'a> {
         &self.payload
     }
 
-    /// How long its transaction id is, or will be.
-    pub(super) fn id_len(&self) -> usize {
-        self.transaction_id.as_deref().map_or(36, str::len)
+    /// Whether the caller has given it a transaction id.
+    pub(super) fn has_id(&self) -> bool {
+        self.transaction_id.is_some()
     }
 
     pub(super) fn trace(&self) -> Option<&str> {
         self.trace_id.as_deref()
     }
 
-    /// The transaction id, and whether it was made here.
-    pub(super) fn id_or_minted(&self) -> (Cow<'_, str>, bool) {
+    /// The transaction id, or one that is made now.
+    pub(super) fn id_or_minted(&self) -> String {
         match self.transaction_id.as_deref() {
-            Some(id) => (Cow::Borrowed(id), false),
+            Some(id) => id.to_owned(),
             None => {
                 let mut text = [0; Hyphenated::LENGTH];
                 let text = minted::mint().hyphenated().encode_lower(&mut text);
-                (Cow::Owned(text.to_owned()), true)
+                text.to_owned()
             }
         }
     }
 
     /// Reads a JSON array of `{payload, transactionId?, traceId?}`.
     pub(crate) fn parse_list(json: &'a str) -> Result<Vec<Item<'a>>> {
-        let items: Vec<ItemText<'a>> = serde_json::from_str(json).map_err(|error| {
+        let items: Vec<Parsed<'a>> = serde_json::from_str(json).map_err(|error| {
             Error::new(
                 ErrorCode::InvalidJson,
                 format!("items: {error}; expected an array of {{\"payload\": any, \"transactionId\"?, \"traceId\"?}}"),
             )
         })?;
-        Ok(items
-            .into_iter()
-            .map(|item| Item {
-                payload: Cow::Borrowed(item.payload),
-                transaction_id: item.transaction_id,
-                trace_id: item.trace_id,
-            })
-            .collect())
+        // In place: the two are of one shape.
+        Ok(items.into_iter().map(|item| item.0).collect())
+    }
+}
+
+/// An item out of JSON. It is not for everybody to deserialize one.
+struct Parsed<'a>(Item<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Parsed<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Self, D::Error> {
+        let item = ItemText::deserialize(deserializer)?;
+        Ok(Parsed(Item {
+            payload: Cow::Borrowed(item.payload),
+            transaction_id: item.transaction_id,
+            trace_id: item.trace_id,
+        }))
     }
 }
 
@@ -215,6 +225,9 @@ pub(super) fn check_items(items: &[Item<'_>]) -> Result<()> {
             )));
         }
         let payload = item.payload.get();
+        if payload.len() <= 2 * MAX_NESTING {
+            continue;
+        }
         // As a rule there are too few brackets in all, which is counted many bytes at a time.
         let opening = payload.bytes().fold(0, |count, byte| {
             count + usize::from((byte == b'[') | (byte == b'{'))

@@ -31,7 +31,7 @@ impl Kept {
     }
 
     fn new(index: usize, item: &Item<'_>) -> Result<Kept> {
-        let (id, minted) = item.id_or_minted();
+        let id = item.id_or_minted();
         let trace = item.trace().unwrap_or_default();
         let too_long = |what: &str, len: usize| {
             Error::argument(format!(
@@ -50,7 +50,7 @@ impl Kept {
             text: text.into(),
             id_len,
             trace_len: item.trace().map(|_| trace_len),
-            minted,
+            minted: !item.has_id(),
         })
     }
 
@@ -209,7 +209,7 @@ mod tests {
         let answer = br#"[{"index":1,"message_id":"m1","status":"duplicate"},{"index":0,"message_id":"m0","status":"duplicate"}]"#;
         let read = results(&kept, answer).unwrap();
         assert_eq!(
-            (read[0].status.as_str(), read[1].status.as_str()),
+            (&*read[0].status, &*read[1].status),
             ("queued", "duplicate")
         );
         assert!(results(&kept, b"[]").is_err());

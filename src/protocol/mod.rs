@@ -8,6 +8,7 @@ pub(crate) mod kept;
 pub(crate) mod lease;
 pub(crate) mod message;
 mod minted;
+mod plain;
 pub(crate) mod pop;
 pub(crate) mod push;
 pub(crate) mod queue;
@@ -15,6 +16,8 @@ pub(crate) mod transaction;
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -36,11 +39,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Writes text as a JSON string.
 fn json_text(to: &mut Vec<u8>, text: &str) {
-    // Looked at many bytes at a time.
-    let escapes = text.bytes().fold(false, |found, byte| {
-        found | (byte < 0x20) | (byte == b'"') | (byte == b'\\')
-    });
-    if !escapes {
+    if is_plain(text.as_bytes()) {
         to.reserve(text.len() + 2);
         to.push(b'"');
         to.extend_from_slice(text.as_bytes());
@@ -48,6 +47,36 @@ fn json_text(to: &mut Vec<u8>, text: &str) {
     }
     // Writing text into memory cannot fail.
     let _ = serde_json::to_writer(to, text);
+}
+
+/// Text that is a part of the answer, unless it has escapes.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Text<'_> {
+    fn into_owned(self) -> String {
+        self.0.into_owned()
+    }
+}
+
+/// Whether a text stands in JSON as it is. Looked at eight bytes at a time: see "Determine if a word has a byte less than n"
+/// of Sean Anderson's Bit Twiddling Hacks. Bytes above 127 are none of those.
+fn is_plain(text: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let special = |word: u64| {
+        let below = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word;
+        let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+        (below(word, 0x20) | is(b'"') | is(b'\\')) & (ONES << 7)
+    };
+    let (words, rest) = text.as_chunks::<8>();
+    let found = words
+        .iter()
+        .fold(0, |found, word| found | special(u64::from_le_bytes(*word)));
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    found | special(u64::from_le_bytes(last)) == 0
 }
 
 /// One segment of a path, percent-encoded. `.` and `..` cannot be one: every URL parser resolves them away.
@@ -235,6 +264,21 @@ mod tests {
             let mut written = Vec::new();
             json_text(&mut written, text);
             assert_eq!(written, serde_json::to_vec(text).unwrap(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_is_found_at_every_place() {
+        for len in 0..20 {
+            assert!(is_plain(&vec![b' '; len]) && is_plain(&vec![0xe9; len]));
+            for at in 0..len {
+                for byte in 0..=255 {
+                    let mut text = vec![b'a'; len];
+                    text[at] = byte;
+                    let plain = byte >= 0x20 && byte != b'"' && byte != b'\\';
+                    assert_eq!(is_plain(&text), plain, "{byte} at {at} of {len}");
+                }
+            }
         }
     }
 

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{QUEUE_MODE, bad_answer, query_pair, segment};
+use super::plain::{self, Plain};
+use super::{QUEUE_MODE, Text, bad_answer, query_pair, segment};
 use crate::error::{Error, ErrorCode, Outcome, Result};
 
 /// What to pop, as it goes on the wire.
@@ -93,6 +94,7 @@ impl Query {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(rename_all = "camelCase")]
 struct Envelope<'a> {
     success: Option<bool>,
@@ -103,22 +105,92 @@ struct Envelope<'a> {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(rename_all = "camelCase")]
 struct WireMessage<'a> {
-    #[serde(default)]
-    id: String,
-    transaction_id: String,
-    partition_id: String,
-    #[serde(default)]
-    partition: String,
-    lease_id: Option<String>,
-    trace_id: Option<String>,
-    producer_sub: Option<String>,
-    queue: Option<String>,
-    #[serde(default)]
-    created_at: String,
+    #[serde(borrow, default)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
+    transaction_id: Text<'a>,
+    #[serde(borrow)]
+    partition_id: Text<'a>,
+    #[serde(borrow, default)]
+    partition: Option<Text<'a>>,
+    #[serde(borrow)]
+    lease_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    trace_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    producer_sub: Option<Text<'a>>,
+    #[serde(borrow)]
+    queue: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    created_at: Option<Text<'a>>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
+}
+
+/// An answer with messages as brokers of generation 1.x write it.
+fn plain<'a>(answer: &mut Plain<'a>, count: usize) -> Option<Envelope<'a>> {
+    answer.literal("{\"success\":true,\"queue\":")?;
+    answer.nullable()?;
+    // Of the first message, which says so itself.
+    for key in [
+        ",\"partition\":",
+        ",\"partitionId\":",
+        ",\"leaseId\":",
+        ",\"consumerGroup\":",
+    ] {
+        answer.literal(key)?;
+        answer.nullable()?;
+    }
+    answer.literal(",\"messages\":")?;
+    let messages = answer.list(count, |answer| plain_message(answer).map(Some))?;
+    answer.literal(",\"partitionsClaimed\":")?;
+    let partitions_claimed = answer.number()?;
+    answer.literal("}")?;
+    Some(Envelope {
+        success: Some(true),
+        error: None,
+        messages: Some(messages),
+        partitions_claimed: Some(partitions_claimed),
+    })
+}
+
+fn plain_message<'a>(answer: &mut Plain<'a>) -> Option<WireMessage<'a>> {
+    answer.literal("{\"id\":")?;
+    let id = answer.text()?;
+    answer.literal(",\"transactionId\":")?;
+    let transaction_id = answer.text()?;
+    answer.literal(",\"traceId\":")?;
+    let trace_id = answer.nullable()?;
+    answer.literal(",\"data\":")?;
+    let data = answer.value()?;
+    answer.literal(",\"producerSub\":")?;
+    let producer_sub = answer.nullable()?;
+    answer.literal(",\"createdAt\":")?;
+    let created_at = answer.text()?;
+    answer.literal(",\"partitionId\":")?;
+    let partition_id = answer.text()?;
+    answer.literal(",\"partition\":")?;
+    let partition = answer.text()?;
+    answer.literal(",\"leaseId\":")?;
+    let lease_id = answer.nullable()?;
+    answer.literal(",\"consumerGroup\":")?;
+    answer.text()?;
+    answer.literal("}")?;
+    Some(WireMessage {
+        id: Some(id),
+        transaction_id,
+        partition_id,
+        partition: Some(partition),
+        lease_id,
+        trace_id,
+        producer_sub,
+        queue: None,
+        created_at: Some(created_at),
+        data: Some(data),
+    })
 }
 
 /// One message as delivered. The payload is the JSON text that was pushed.
@@ -233,8 +305,9 @@ pub(crate) fn parse(body: &Bytes, query: &Query) -> Result<Answer> {
         return Ok(Answer::default());
     }
     let text = std::str::from_utf8(body).map_err(|error| bad_answer("pop", error))?;
-    let envelope: Envelope<'_> =
-        serde_json::from_str(text).map_err(|error| bad_answer("pop", error))?;
+    let count = query.batch.min(1024) as usize;
+    let envelope = plain::read(text, |answer| plain(answer, count))
+        .map_err(|error| bad_answer("pop", error))?;
     let reason = match (envelope.success, envelope.error) {
         (Some(true), _) | (None, None) => None,
         (_, Some(error)) => Some(error),
@@ -255,33 +328,34 @@ pub(crate) fn parse(body: &Bytes, query: &Query) -> Result<Answer> {
     };
     let mut partitions: Vec<Vec<Message>> = Vec::new();
     for wire in messages.into_iter().flatten() {
-        let source = Source {
-            queue: wire
-                .queue
-                .or_else(|| query.queue.clone())
-                .unwrap_or_default(),
-            partition: wire.partition,
-            partition_id: wire.partition_id,
-            lease_id: wire.lease_id.unwrap_or_default(),
-            consumer_group: query.group.clone().unwrap_or_else(|| QUEUE_MODE.to_owned()),
-        };
+        // Those of a partition stand together as a rule.
         let place = partitions
             .iter()
-            .position(|messages| messages[0].source.partition_id == source.partition_id);
+            .rposition(|messages| messages[0].source.partition_id == wire.partition_id.0);
         let source = match place {
             Some(place) => partitions[place][0].source.clone(),
-            None => Arc::new(source),
+            None => Arc::new(Source {
+                queue: wire
+                    .queue
+                    .map(Text::into_owned)
+                    .or_else(|| query.queue.clone())
+                    .unwrap_or_default(),
+                partition: wire.partition.map(Text::into_owned).unwrap_or_default(),
+                partition_id: wire.partition_id.into_owned(),
+                lease_id: wire.lease_id.map(Text::into_owned).unwrap_or_default(),
+                consumer_group: query.group.clone().unwrap_or_else(|| QUEUE_MODE.to_owned()),
+            }),
         };
         let payload = match wire.data {
             Some(data) => body.slice_ref(data.get().as_bytes()),
             None => Bytes::from_static(b"null"),
         };
         let message = Message {
-            id: wire.id,
-            transaction_id: wire.transaction_id,
-            trace_id: wire.trace_id,
-            producer_sub: wire.producer_sub,
-            created_at: wire.created_at,
+            id: wire.id.map(Text::into_owned).unwrap_or_default(),
+            transaction_id: wire.transaction_id.into_owned(),
+            trace_id: wire.trace_id.map(Text::into_owned),
+            producer_sub: wire.producer_sub.map(Text::into_owned),
+            created_at: wire.created_at.map(Text::into_owned).unwrap_or_default(),
             source,
             payload,
         };
@@ -361,6 +435,26 @@ mod tests {
         assert_eq!(partitions[1][0].payload(), "null");
         assert_eq!(partitions[0][0].source.consumer_group, QUEUE_MODE);
         assert_eq!(partitions[0][1].json::<Vec<u8>>().unwrap(), [1]);
+    }
+
+    #[test]
+    fn answers_are_read_as_serde_would() {
+        let text = r#"{"success":true,"queue":"q","partition":"p","partitionId":"P","leaseId":"L","consumerGroup":"g","messages":[{"id":"1","transactionId":"é","traceId":null,"data":{"n": 1.0,"a":["}"]},"producerSub":"me","createdAt":"2026-01-01T00:00:00Z","partitionId":"P","partition":"p","leaseId":"L","consumerGroup":"g"},{"id":"2","transactionId":"t","traceId":"T","data":null,"producerSub":null,"createdAt":"2026-01-01T00:00:00Z","partitionId":"P2","partition":"p2","leaseId":null,"consumerGroup":"g"}],"partitionsClaimed":2}"#;
+        let shown = |envelope: Envelope<'_>| format!("{envelope:?}");
+        let short = |text: &str| Some(format!("{:?}", plain(&mut Plain::new(text), 2)?));
+        // With or without a value, a null is none.
+        let read = shown(serde_json::from_str(text).unwrap());
+        assert_eq!(
+            short(text),
+            Some(read.replace("data: None", "data: Some(RawValue(null))"))
+        );
+        for (from, to) in [
+            ("true,", "false,"),
+            ("\"partitionsClaimed\"", "\"new\":1,\"partitionsClaimed\""),
+            ("\"data\"", "\"queue\":\"other\",\"data\""),
+        ] {
+            assert_eq!(short(&text.replace(from, to)), None, "{to}");
+        }
     }
 
     #[test]

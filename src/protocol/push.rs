@@ -1,6 +1,7 @@
 //! `POST /api/v1/push`.
 
 use std::borrow::Cow;
+use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::item::{check_items, check_place};
-use super::{bad_answer, json_text, misshapen};
+use super::plain::{self, Plain};
+use super::{Text, bad_answer, json_text, misshapen};
 use crate::error::{Error, ErrorCode, Outcome, Result};
 
 pub use super::item::Item;
@@ -21,7 +23,7 @@ pub(crate) struct Push {
     /// The items in order, with commas between them.
     text: Vec<u8>,
     /// The transaction id of each item, in order.
-    pub(crate) transaction_ids: Arc<Vec<String>>,
+    pub(crate) transaction_ids: Arc<[String]>,
     minted: Minted,
 }
 
@@ -34,11 +36,11 @@ enum Minted {
 }
 
 impl Minted {
-    fn of(minted: Vec<bool>) -> Minted {
-        match minted.iter().filter(|minted| **minted).count() {
+    fn of(items: &[Item<'_>]) -> Minted {
+        match items.iter().filter(|item| !item.has_id()).count() {
             0 => Minted::None,
-            all if all == minted.len() => Minted::All,
-            _ => Minted::Some(minted),
+            all if all == items.len() => Minted::All,
+            _ => Minted::Some(items.iter().map(|item| !item.has_id()).collect()),
         }
     }
 
@@ -90,40 +92,35 @@ impl Push {
     pub(crate) fn new(queue: &str, partition: &str, items: &[Item<'_>]) -> Result<Push> {
         check_place(queue, partition)?;
         check_items(items)?;
-        let mut place = Vec::with_capacity(40 + queue.len() + partition.len());
-        place.extend_from_slice(b"{\"queue\":");
-        json_text(&mut place, queue);
-        place.extend_from_slice(b",\"partition\":");
-        json_text(&mut place, partition);
-        place.extend_from_slice(b",\"payload\":");
-        let size: usize = items
-            .iter()
-            .map(|item| place.len() + item.payload().len() + item.id_len() + 24)
-            .sum();
-        let mut text = Vec::with_capacity(size);
-        let mut transaction_ids = Vec::with_capacity(items.len());
-        let mut minted = Vec::with_capacity(items.len());
-        for item in items {
-            if !text.is_empty() {
+        let transaction_ids: Arc<[String]> = items.iter().map(Item::id_or_minted).collect();
+        let place = 48 + queue.len() + partition.len();
+        let lens = items.iter().zip(&*transaction_ids);
+        let size = lens.map(|(item, id)| place + item.payload().len() + id.len() + 24);
+        let mut text = Vec::with_capacity(size.sum());
+        text.extend_from_slice(b"{\"queue\":");
+        json_text(&mut text, queue);
+        text.extend_from_slice(b",\"partition\":");
+        json_text(&mut text, partition);
+        text.extend_from_slice(b",\"payload\":");
+        let place = text.len();
+        for (index, (item, id)) in items.iter().zip(&*transaction_ids).enumerate() {
+            if index > 0 {
                 text.push(b',');
+                text.extend_from_within(..place);
             }
-            let (id, made) = item.id_or_minted();
-            text.extend_from_slice(&place);
             text.extend_from_slice(item.payload().as_bytes());
             text.extend_from_slice(b",\"transactionId\":");
-            json_text(&mut text, &id);
+            json_text(&mut text, id);
             if let Some(trace) = item.trace() {
                 text.extend_from_slice(b",\"traceId\":");
                 json_text(&mut text, trace);
             }
             text.push(b'}');
-            transaction_ids.push(id.into_owned());
-            minted.push(made);
         }
         Ok(Push {
             text,
-            transaction_ids: Arc::new(transaction_ids),
-            minted: Minted::of(minted),
+            transaction_ids,
+            minted: Minted::of(items),
         })
     }
 
@@ -141,7 +138,7 @@ impl Push {
     pub(crate) fn callers_ids(&self) -> impl Iterator<Item = &str> {
         let ids = match self.minted {
             Minted::All => &[],
-            _ => self.transaction_ids.as_slice(),
+            _ => &*self.transaction_ids,
         };
         let ids = ids.iter().enumerate();
         ids.filter(|(index, _)| !self.minted.is(*index))
@@ -220,8 +217,10 @@ pub(super) fn results<'a>(
 
 /// The entries of an answer in the order of the items; none for an item that it leaves out.
 fn read(body: &[u8], count: usize) -> Result<Vec<Option<WireResult<'_>>>> {
-    let entries: Vec<WireResult<'_>> =
-        serde_json::from_slice(body).map_err(|error| misshapen("push", body, error))?;
+    // Checked in one go, which is faster than text by text.
+    let text = std::str::from_utf8(body).map_err(|error| misshapen("push", body, error))?;
+    let entries: Vec<WireResult<'_>> = plain::read(text, |answer| answer.list(count, plain))
+        .map_err(|error| misshapen("push", body, error))?;
     let mut slots: Vec<Option<WireResult<'_>>> =
         std::iter::repeat_with(|| None).take(count).collect();
     for (position, entry) in entries.into_iter().enumerate() {
@@ -234,7 +233,30 @@ fn read(body: &[u8], count: usize) -> Result<Vec<Option<WireResult<'_>>>> {
     Ok(slots)
 }
 
+/// An entry as brokers of generation 1.x write it.
+fn plain<'a>(answer: &mut Plain<'a>) -> Option<WireResult<'a>> {
+    answer.literal("{\"index\":")?;
+    let index = answer.number()?;
+    answer.literal(",\"message_id\":")?;
+    let message_id = answer.text()?;
+    answer.literal(",\"transaction_id\":")?;
+    answer.text()?;
+    answer.literal(",\"queueName\":")?;
+    answer.text()?;
+    answer.literal(",\"status\":")?;
+    let status = answer.text()?;
+    answer.literal("}")?;
+    Some(WireResult {
+        index: usize::try_from(index).ok(),
+        message_id: Some(message_id),
+        camel_message_id: None,
+        status,
+        error: None,
+    })
+}
+
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 struct WireResult<'a> {
     index: Option<usize>,
     #[serde(borrow, default)]
@@ -248,24 +270,15 @@ struct WireResult<'a> {
     error: Option<Text<'a>>,
 }
 
-/// Text that is a part of the answer, unless it has escapes.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl Text<'_> {
-    fn into_owned(self) -> String {
-        self.0.into_owned()
-    }
-}
-
 impl WireResult<'_> {
     fn result(self, index: usize, id: &str, minted: bool, resent: bool) -> PushResult {
         // An id that libqueen minted can only be a duplicate of its own earlier attempt.
         let duplicate = self.status.0 == "duplicate";
-        let status = match duplicate && minted {
-            true => "queued".to_owned(),
-            false => self.status.into_owned(),
+        let status = match &*self.status.0 {
+            "queued" => "queued".into(),
+            "duplicate" if minted => "queued".into(),
+            "duplicate" => "duplicate".into(),
+            _ => self.status.into_owned().into(),
         };
         PushResult {
             index,
@@ -294,7 +307,7 @@ pub struct PushResult {
     pub message_id: Option<String>,
     /// `queued`, `duplicate` (an id of the caller's that is stored already) or `buffered` (accepted, stored later) are
     /// successes; `failed` and `error` are not.
-    pub status: String,
+    pub status: Cow<'static, str>,
     /// Why the item was not stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -310,7 +323,7 @@ impl PushResult {
             index,
             transaction_id: transaction_id.to_owned(),
             message_id: None,
-            status: "buffered".to_owned(),
+            status: "buffered".into(),
             error: None,
             resent: false,
         }
@@ -322,7 +335,7 @@ impl PushResult {
             index: 0,
             transaction_id: transaction_id.to_owned(),
             message_id: None,
-            status: "failed".to_owned(),
+            status: "failed".into(),
             error: Some(error.message().to_owned()),
             resent: false,
         }
@@ -330,7 +343,7 @@ impl PushResult {
 
     /// Whether the broker has taken the message.
     pub fn is_success(&self) -> bool {
-        matches!(self.status.as_str(), "queued" | "duplicate" | "buffered")
+        matches!(&*self.status, "queued" | "duplicate" | "buffered")
     }
 }
 
@@ -348,7 +361,8 @@ pub(crate) fn results_json(results: &[PushResult]) -> String {
             json.push(b',');
         }
         json.extend_from_slice(b"{\"index\":");
-        json.extend_from_slice(result.index.to_string().as_bytes());
+        // Writing numbers into memory cannot fail.
+        let _ = write!(json, "{}", result.index);
         json.extend_from_slice(b",\"transactionId\":");
         json_text(&mut json, &result.transaction_id);
         json.extend_from_slice(b",\"messageId\":");
@@ -463,6 +477,33 @@ mod tests {
         assert!(
             error.message().contains("full") && error.result_json().unwrap().contains("queued")
         );
+    }
+
+    #[test]
+    fn answers_are_read_as_serde_would_or_left_to_it() {
+        let entry = |index: u32, status: &str| {
+            format!(
+                r#"{{"index":{index},"message_id":"m{index}","transaction_id":"é","queueName":"q","status":"{status}"}}"#
+            )
+        };
+        let short = |text: &str| Some(format!("{:?}", Plain::new(text).list(1, plain)?));
+        for text in [
+            format!("[{}]", entry(0, "queued")),
+            format!("[{},{}]", entry(10, "queued"), entry(2, "duplicate")),
+        ] {
+            let read: Vec<WireResult<'_>> = serde_json::from_str(&text).unwrap();
+            assert_eq!(short(&text), Some(format!("{read:?}")));
+        }
+        let good = format!("[{}]", entry(0, "queued"));
+        for (from, to) in [
+            ("\"q\"", "\"q\\\"\""),
+            ("index\":0", "index\":-1"),
+            ("}", ",\"error\":\"full\"}"),
+            ("message_id", "messageId"),
+            ("{", "{ "),
+        ] {
+            assert_eq!(short(&good.replace(from, to)), None, "{to}");
+        }
     }
 
     #[test]

@@ -140,13 +140,13 @@ impl Draft {
         self.write(&WirePush {
             r#type: "push",
             items: wire
-                .map(|(item, (id, _))| WireItem::new(queue, partition, item, id))
+                .map(|(item, id)| WireItem::new(queue, partition, item, id))
                 .collect(),
         })?;
         self.entries
-            .extend(ids.into_iter().map(|(id, minted)| Entry::Push {
-                transaction_id: id.into_owned(),
-                minted,
+            .extend(items.iter().zip(ids).map(|(item, id)| Entry::Push {
+                transaction_id: id,
+                minted: !item.has_id(),
             }));
         Ok(())
     }
@@ -307,7 +307,7 @@ impl Draft {
                     index,
                     transaction_id: transaction_id.clone(),
                     message_id: told.message_id.or(told.snake_message_id),
-                    status: status.to_owned(),
+                    status: status.to_owned().into(),
                     error,
                     resent: false,
                 })

@@ -87,7 +87,7 @@ fn b1_b9_a_buffered_push_completes_when_it_is_accepted(broker: &TestBroker) -> T
     let results = queue.push(&items).wait(LONG)?;
     let told: Vec<_> = results
         .iter()
-        .map(|result| (result.index, result.status.as_str()))
+        .map(|result| (result.index, &*result.status))
         .collect();
     assert_eq!(told, [(0, "buffered"), (1, "buffered")]);
     assert_eq!(results[0].transaction_id, "mine");

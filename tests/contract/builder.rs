@@ -350,7 +350,7 @@ fn q21_each_item_has_its_own_result(broker: &TestBroker) -> Tested {
         to.store(if well { 1 } else { 2 }, Ordering::SeqCst);
     });
     let results = pushing.wait(LONG)?;
-    let statuses: Vec<_> = results.iter().map(|one| one.status.as_str()).collect();
+    let statuses: Vec<_> = results.iter().map(|one| &*one.status).collect();
     assert_eq!(statuses, ["queued", "duplicate", "queued"]);
     assert!(
         results

@@ -30,10 +30,7 @@ fn c49_payloads_come_back_byte_for_byte(broker: &TestBroker) -> Tested {
         .push(&[Item::raw(payload)?.transaction_id("t-1")])
         .wait(LONG)?;
     assert_eq!(
-        (
-            results[0].transaction_id.as_str(),
-            results[0].status.as_str()
-        ),
+        (results[0].transaction_id.as_str(), &*results[0].status),
         ("t-1", "queued")
     );
     let delivery = pop(&queue, 5);
@@ -93,7 +90,7 @@ fn duplicate_ids_are_stored_once(broker: &TestBroker) -> Tested {
         .push(&[Item::json(&2)?.transaction_id("same")])
         .wait(LONG)?;
     assert_eq!(
-        (first[0].status.as_str(), second[0].status.as_str()),
+        (&*first[0].status, &*second[0].status),
         ("queued", "duplicate")
     );
     assert_eq!(first[0].message_id, second[0].message_id);

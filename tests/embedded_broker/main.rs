@@ -60,7 +60,7 @@ fn patient(url: &str, attempts: u32) -> Client {
 
 fn push(queue: &Queue, payload: &str) -> Result<String, Error> {
     let pushed = queue.push(&[Item::json(payload).unwrap()]).wait(LONG)?;
-    Ok(pushed[0].status.clone())
+    Ok(pushed[0].status.to_string())
 }
 
 /// What a pop brings that does not wait.

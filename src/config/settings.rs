@@ -294,7 +294,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: "integer, microseconds",
         default: "200",
         range: "0 to 100000",
-        doc: "The longest that a request waits for the callers whom the answer to the one before has released, where others wait already. A caller alone never waits. 0 waits for nobody.",
+        doc: "How long a request waits for the callers whom the answer to the one before has released, where others wait already: that long in all; where one request with all of them is found to be faster than two that take turns, until nobody has come for that long, up to a quarter of the time of the last request. A caller alone never waits. 0 waits for nobody.",
         apply: |config, value| {
             config.gather_micros = integer(value, 0, 100_000)?;
             Ok(())
@@ -305,7 +305,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: "integer",
         default: "16",
         range: "1 to 64",
-        doc: "Bound on requests of direct pushes in flight; how many there are below it follows what the brokers answer fastest. One that has taken a second does not count, up to 64 in all. Without `coalescePushes` there is none.",
+        doc: "Bound on requests of direct pushes in flight; how many of small calls there are below it follows what the brokers answer fastest. One that has taken a second does not count, up to 64 in all. Without `coalescePushes` there is none.",
         apply: |config, value| {
             config.max_push_lanes = integer(value, 1, 64)? as usize;
             Ok(())

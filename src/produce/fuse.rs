@@ -17,8 +17,20 @@ pub(super) const MAX_BYTES: usize = 1 << 20;
 /// Nor has it more messages, unless one call alone has.
 pub(super) const MAX_MESSAGES: usize = 2048;
 
-/// A call that has half of that is large enough: it keeps a request for itself.
-const LARGE: usize = 2;
+/// A call that has half of that keeps a request for itself.
+const HALF: usize = 2;
+
+/// A call of so many messages or bytes is large.
+const LARGE_MESSAGES: usize = 64;
+const LARGE_BYTES: usize = 64 << 10;
+
+/// Small calls share requests to be fewer. A large one costs its partition's work whatever it shares, so that it goes along
+/// with others of its partition at most, beside the other requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    Small,
+    Large,
+}
 
 /// A direct push on its way.
 pub(super) struct Parcel {
@@ -46,10 +58,17 @@ pub(super) struct Course {
 }
 
 impl Parcel {
+    pub(super) fn size(&self) -> Size {
+        match self.push.messages() >= LARGE_MESSAGES || self.push.bytes() >= LARGE_BYTES {
+            true => Size::Large,
+            false => Size::Small,
+        }
+    }
+
     fn goes_alone(&self) -> bool {
         self.course.alone
-            || self.push.messages() * LARGE >= MAX_MESSAGES
-            || self.push.bytes() * LARGE >= MAX_BYTES
+            || self.push.messages() * HALF >= MAX_MESSAGES
+            || self.push.bytes() * HALF >= MAX_BYTES
     }
 }
 
@@ -58,6 +77,8 @@ impl Parcel {
 pub(super) enum Misfit {
     /// The request is to be sent as it is.
     Full,
+    /// It is large and the request is not; other lines may go on.
+    Large,
     /// It names an id that the request has; other lines may go on.
     Twice,
 }
@@ -69,6 +90,9 @@ pub(super) struct Fused {
     /// The lines they are of, which are busy until the answer, with how many each has.
     pub(super) lines: Vec<(Arc<Address>, usize)>,
     pub(super) messages: usize,
+    pub(super) size: Size,
+    /// When it was made.
+    pub(super) began: Instant,
     bytes: usize,
     closed: bool,
     /// The callers' ids of the calls of the last line, by their hash, once there can be two the same.
@@ -80,11 +104,13 @@ pub(super) struct Fused {
 }
 
 impl Fused {
-    pub(super) fn new(fuses: bool) -> Fused {
+    pub(super) fn new(fuses: bool, size: Size, now: Instant) -> Fused {
         Fused {
             calls: Vec::new(),
             lines: Vec::new(),
             messages: 0,
+            size,
+            began: now,
             bytes: push::FRAME,
             closed: false,
             ids: HashSet::new(),
@@ -112,6 +138,9 @@ impl Fused {
     pub(super) fn takes(&mut self, parcel: &Parcel) -> Result<(), Misfit> {
         if self.closed {
             return Err(Misfit::Full);
+        }
+        if self.size == Size::Small && parcel.size() == Size::Large {
+            return Err(Misfit::Large);
         }
         if self.calls.is_empty() {
             self.closed = !self.fuses || parcel.goes_alone();

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::address::{Address, Place};
 use super::calls::Call;
-use super::fuse::{Course, Fused, MAX_MESSAGES, Misfit, Parcel};
+use super::fuse::{Course, Fused, MAX_MESSAGES, Misfit, Parcel, Size};
 use super::outcome::Rules;
 use super::state::State;
 use super::tuner::Tuner;
@@ -31,11 +31,25 @@ pub(super) struct LaneOptions {
     pub(super) most: usize,
 }
 
+/// Lines to take from, in turn.
+#[derive(Default)]
+pub(super) struct Ready {
+    lines: VecDeque<Arc<Address>>,
+    /// How many messages wait there.
+    waiting: usize,
+    /// How many of the lines have nothing left to take.
+    idle: usize,
+}
+
 /// A lane that waits for those that its answer has released.
 struct Gather {
     /// So many are all that can come.
     messages: usize,
     until: Instant,
+    /// It goes on until then, as long as somebody comes.
+    limit: Instant,
+    /// How many were there when it was last looked at.
+    seen: usize,
     /// How many were there when it began, and how many it has released.
     before: usize,
     released: usize,
@@ -43,6 +57,10 @@ struct Gather {
 
 /// So many messages are enough to send: no more would come in the time that a lane waits.
 const AHEAD: usize = 128;
+
+/// Where everything goes in one request, a lane waits for those who still come back, up to this part of the time that its
+/// last request took.
+const SHARE: u32 = 4;
 
 /// After so many times in vain a lane does not wait any more, but for a try now and then.
 const IN_VAIN: u32 = 3;
@@ -55,18 +73,19 @@ pub(super) struct Lanes {
     tuner: Tuner,
     /// Lanes with a request in flight, those that gather included.
     busy: usize,
+    /// Requests in flight with large calls. They take no lane: only small calls gain by sharing.
+    beside: usize,
     /// Requests in flight that take so long that they do not count.
     overdue: usize,
     /// Messages in flight.
     flying: usize,
+    flying_large: usize,
     gathers: VecDeque<Gather>,
     /// How often in a row hardly anybody came back while a lane waited.
     vain: u32,
-    /// The lines to take from, in turn, and how many messages wait there.
-    ready: VecDeque<Arc<Address>>,
-    waiting: usize,
-    /// How many of those lines have nothing left to take.
-    idle: usize,
+    /// The lines whose first call is small, and those whose first is large.
+    small: Ready,
+    large: Ready,
     /// Lines that wait before their next attempt.
     pub(super) paused: BTreeSet<(Instant, Arc<Address>)>,
     /// Failures in a row that say that no request would go well, and until when nothing is tried.
@@ -81,13 +100,14 @@ impl Lanes {
             rules,
             tuner: Tuner::new(options.most),
             busy: 0,
+            beside: 0,
             overdue: 0,
             flying: 0,
+            flying_large: 0,
             gathers: VecDeque::new(),
             vain: 0,
-            ready: VecDeque::new(),
-            waiting: 0,
-            idle: 0,
+            small: Ready::default(),
+            large: Ready::default(),
             paused: BTreeSet::new(),
             outage: 0,
             resume_at: None,
@@ -115,6 +135,12 @@ impl Lanes {
         (self.options.most, self.tuner) = (most, Tuner::fixed(most));
     }
 
+    /// The same for the lanes among them.
+    #[cfg(test)]
+    pub(super) fn set_lanes(&mut self, lanes: usize) {
+        self.tuner = Tuner::fixed(lanes);
+    }
+
     /// How many there are now.
     fn lanes(&self) -> usize {
         match self.options.fuses {
@@ -123,15 +149,24 @@ impl Lanes {
         }
     }
 
-    /// Whether a lane may send now. A lane that gathers goes before those that are idle: what comes meanwhile is what it
-    /// waits for.
-    fn has_idle_lane(&self, now: Instant) -> bool {
-        let most = match self.outage {
-            0 => self.lanes(),
-            // While nothing goes well, one request at a time tries.
-            _ => 1,
-        };
-        self.busy < most && self.gathers.is_empty() && self.resume_at.is_none_or(|at| at <= now)
+    fn ready(&mut self, size: Size) -> &mut Ready {
+        match size {
+            Size::Small => &mut self.small,
+            Size::Large => &mut self.large,
+        }
+    }
+
+    /// Whether a request of that size may be sent now. While nothing goes well, one at a time tries.
+    fn may_send(&self, size: Size, now: Instant) -> bool {
+        let under_way = self.busy + self.beside;
+        let most = (self.options.most + self.overdue).min(MOST_LANES.max(self.options.most));
+        under_way < if self.outage == 0 { most } else { 1 }
+            && self.resume_at.is_none_or(|at| at <= now)
+            && match size {
+                // A lane that gathers goes before those that are idle: what comes meanwhile is what it waits for.
+                Size::Small => self.busy < self.lanes() && self.gathers.is_empty(),
+                Size::Large => true,
+            }
     }
 
     /// Whether a lane whose answer has released these callers waits for more than are there. With a single lane all that
@@ -139,9 +174,13 @@ impl Lanes {
     /// with the others, each part waiting for the other. Where other lanes are at work, each has its share. A caller alone
     /// finds an idle lane.
     fn gather(&mut self, request: &Fused, now: Instant) -> Option<Gather> {
-        let (before, released) = (self.waiting, request.messages);
+        let (before, released) = (self.small.waiting, request.messages);
         let alone = before == 0 && request.calls.len() == 1;
-        if alone || !self.options.fuses || self.options.gather.is_zero() {
+        if alone
+            || request.size == Size::Large
+            || !self.options.fuses
+            || self.options.gather.is_zero()
+        {
             return None;
         }
         let flying = self.busy - self.gathers.len();
@@ -150,7 +189,12 @@ impl Lanes {
         if before >= messages {
             return None;
         }
-        if self.vain >= IN_VAIN {
+        let until = now + self.options.gather;
+        let limit = match self.tuner.whole() {
+            true => now + now.saturating_duration_since(request.began) / SHARE,
+            false => until,
+        };
+        if self.vain >= IN_VAIN && !self.tuner.whole() {
             self.vain += 1;
             if self.vain < IN_VAIN + TRY_AGAIN {
                 return None;
@@ -159,7 +203,9 @@ impl Lanes {
         }
         Some(Gather {
             messages,
-            until: now + self.options.gather,
+            until,
+            limit,
+            seen: before,
             before,
             released,
         })
@@ -170,7 +216,7 @@ impl Lanes {
             return;
         };
         self.busy -= 1;
-        let came = self.waiting.saturating_sub(gather.before);
+        let came = self.small.waiting.saturating_sub(gather.before);
         self.vain = match came * 8 >= gather.released {
             true => 0,
             false => self.vain + 1,
@@ -216,19 +262,20 @@ impl State {
             waiting: true,
         };
         let ticket = self.calls.insert(self.last_call, call, Some(deadline), now);
-        line.behind.push_back(Turn::Push(Box::new(Parcel {
+        line.behind.push_back(Turn::Push(Parcel {
             ticket,
             address: line.address.clone(),
             pending: pending.clone(),
             push,
             deadline,
             course: Course::default(),
-        })));
+        }));
         line.messages += messages;
-        if line.ready {
+        if let Some(size) = line.ready {
+            let ready = self.lanes.ready(size);
             // It may have been empty.
-            self.lanes.idle -= usize::from(line.messages == messages);
-            self.lanes.waiting += messages;
+            ready.idle -= usize::from(line.messages == messages);
+            ready.waiting += messages;
         } else if line.behind.len() == 1 {
             let address = line.address.clone();
             self.make_ready(&address);
@@ -243,52 +290,67 @@ impl State {
         let Some(line) = self.lines.get_mut(address) else {
             return;
         };
-        let head = matches!(line.behind.front(), Some(Turn::Push(_)));
-        if head && !line.ready && line.holder == Holder::Nobody && line.resume_at.is_none() {
-            line.ready = true;
-            self.lanes.waiting += line.messages;
-            self.lanes.idle += usize::from(line.messages == 0);
-            self.lanes.ready.push_back(address.clone());
+        if let Some(Turn::Push(head)) = line.behind.front()
+            && line.ready.is_none()
+            && line.holder == Holder::Nobody
+            && line.resume_at.is_none()
+        {
+            let size = head.size();
+            line.ready = Some(size);
+            let ready = self.lanes.ready(size);
+            ready.waiting += line.messages;
+            ready.idle += usize::from(line.messages == 0);
+            ready.lines.push_back(address.clone());
         }
     }
 
     /// Lets idle lanes send, or the one that gathers once it has what it waits for.
     pub(super) fn start(&mut self, now: Instant) {
         while let Some(gather) = self.lanes.gathers.front()
-            && self.lanes.waiting >= gather.messages
+            && self.lanes.small.waiting >= gather.messages
         {
             self.lanes.end_gather();
-            self.send_one(now);
+            self.send_one(Size::Small, now);
         }
-        while self.lanes.waiting > 0 && self.lanes.has_idle_lane(now) {
-            if !self.send_one(now) {
-                return;
-            }
+        for size in [Size::Small, Size::Large] {
+            while self.lanes.ready(size).waiting > 0
+                && self.lanes.may_send(size, now)
+                && self.send_one(size, now)
+            {}
         }
     }
 
-    fn send_one(&mut self, now: Instant) -> bool {
-        let Some(request) = self.take_request(now) else {
+    fn send_one(&mut self, size: Size, now: Instant) -> bool {
+        let Some(request) = self.take_request(size, now) else {
             return false;
         };
-        self.lanes.busy += 1;
-        self.lanes.flying += request.messages;
+        match size {
+            Size::Small => {
+                self.lanes.busy += 1;
+                self.lanes.flying += request.messages;
+            }
+            Size::Large => {
+                self.lanes.beside += 1;
+                self.lanes.flying_large += request.messages;
+            }
+        }
         self.after.requests.push(request);
         true
     }
 
-    /// Takes from each line in turn what fits, whole calls in order.
-    fn take_request(&mut self, now: Instant) -> Option<Fused> {
-        let mut request = Fused::new(self.lanes.options.fuses);
+    /// Takes from each line in turn what fits, whole calls in order; of those with large calls, from one.
+    fn take_request(&mut self, size: Size, now: Instant) -> Option<Fused> {
+        let mut request = Fused::new(self.lanes.options.fuses, size, now);
         while !request.is_full()
-            && let Some(address) = self.lanes.ready.pop_front()
+            && let Some(address) = self.lanes.ready(size).lines.pop_front()
         {
             let Some(line) = self.lines.get_mut(&address) else {
                 continue;
             };
-            line.ready = false;
-            self.lanes.waiting -= line.messages;
-            self.lanes.idle -= usize::from(line.messages == 0);
+            line.ready = None;
+            let ready = self.lanes.ready(size);
+            ready.waiting -= line.messages;
+            ready.idle -= usize::from(line.messages == 0);
             request.begin_line();
             let mut taken = 0;
             let stopped = loop {
@@ -305,23 +367,25 @@ impl State {
                 };
                 line.leave(&mut self.calls, parcel.ticket);
                 if !ended && parcel.pending.mark_sent() {
-                    request.add(*parcel);
+                    request.add(parcel);
                     taken += 1;
                 }
             };
             match (taken, stopped) {
                 (0, None) => self.pass_on(&address, now),
+                // Its first call has ended, and the next one is large.
+                (0, Some(Misfit::Large)) => self.make_ready(&address),
                 (0, Some(_)) => {
-                    line.ready = true;
-                    self.lanes.waiting += line.messages;
-                    self.lanes.ready.push_front(address);
+                    line.ready = Some(size);
+                    ready.waiting += line.messages;
+                    ready.lines.push_front(address);
                 }
                 _ => {
                     line.holder = Holder::Call;
                     request.lines.push((address, taken));
                 }
             }
-            if stopped == Some(Misfit::Full) {
+            if stopped == Some(Misfit::Full) || size == Size::Large && !request.is_empty() {
                 break;
             }
         }
@@ -337,7 +401,9 @@ impl State {
             .iter()
             .filter_map(|(address, _)| Some(self.lines.get(address)?.messages))
             .sum();
-        let ahead = fuses && !gather.is_zero() && self.lanes.waiting + freed >= AHEAD;
+        let waiting = self.lanes.small.waiting + self.lanes.large.waiting;
+        let ahead =
+            fuses && !gather.is_zero() && waiting + freed >= AHEAD && !self.lanes.tuner.whole();
         if ahead {
             self.free(request, now);
             self.start(now);
@@ -359,14 +425,18 @@ impl State {
 
     /// The lines and the lane of a request are free again.
     fn free(&mut self, request: &Fused, now: Instant) {
-        let all_busy = self.lanes.busy >= self.lanes.lanes();
         self.lane_ended(request);
         (self.lanes.outage, self.lanes.resume_at) = (0, None);
         for (address, _) in &request.lines {
             self.pass_on(address, now);
         }
-        let full = all_busy && self.lanes.waiting > 0;
-        self.lanes.tuner.answered(request.messages, full, now);
+        // Some that wait do so for a partition that is busy.
+        let under_way = request.messages + self.lanes.flying + self.lanes.flying_large;
+        // So did those that shared a request.
+        let full = request.calls.len() > 1 || self.calls.messages() > under_way;
+        if request.size == Size::Small {
+            self.lanes.tuner.answered(request.messages, full, now);
+        }
     }
 
     /// The calls of a request have their results.
@@ -378,15 +448,19 @@ impl State {
 
     /// Ends the waiting of lanes whose time to gather is over.
     pub(super) fn gathered(&mut self, now: Instant) {
-        while self
-            .lanes
-            .gathers
-            .front()
-            .is_some_and(|gather| gather.until <= now)
+        let (waiting, pause) = (self.lanes.small.waiting, self.lanes.options.gather);
+        while let Some(gather) = self.lanes.gathers.front_mut()
+            && gather.until <= now
         {
+            if waiting > gather.seen && now < gather.limit {
+                gather.seen = waiting;
+                gather.until = (now + pause).min(gather.limit);
+                self.after.gather = Some(gather.until);
+                break;
+            }
             self.lanes.end_gather();
-            if self.lanes.waiting > 0 && self.lanes.resume_at.is_none_or(|at| at <= now) {
-                self.send_one(now);
+            if self.lanes.small.waiting > 0 && self.lanes.resume_at.is_none_or(|at| at <= now) {
+                self.send_one(Size::Small, now);
             }
         }
         self.start(now);
@@ -405,8 +479,16 @@ impl State {
 
     /// A lane has ended without an answer that is one.
     pub(super) fn lane_ended(&mut self, request: &Fused) {
-        self.lanes.busy -= 1;
-        self.lanes.flying -= request.messages;
+        match request.size {
+            Size::Small => {
+                self.lanes.busy -= 1;
+                self.lanes.flying -= request.messages;
+            }
+            Size::Large => {
+                self.lanes.beside -= 1;
+                self.lanes.flying_large -= request.messages;
+            }
+        }
     }
 
     /// A call is over. If it waits in its line, it will not be sent.
@@ -427,11 +509,12 @@ impl State {
             line.behind
                 .retain(|turn| !matches!(turn, Turn::Push(parcel) if parcel.pending.is_complete()));
         }
-        if line.ready {
-            self.lanes.waiting -= call.messages;
+        if let Some(size) = line.ready {
+            let ready = self.lanes.ready(size);
+            ready.waiting -= call.messages;
             if line.messages == 0 {
-                self.lanes.idle += 1;
-                self.sweep(now);
+                ready.idle += 1;
+                self.sweep(size, now);
             }
         } else if line.holder == Holder::Nobody && line.messages == 0 {
             if let Some(at) = line.resume_at.take() {
@@ -442,19 +525,19 @@ impl State {
     }
 
     /// Lines of which nothing is left to take go once they are half of all.
-    fn sweep(&mut self, now: Instant) {
-        if 2 * self.lanes.idle <= self.lanes.ready.len() {
+    fn sweep(&mut self, size: Size, now: Instant) {
+        let ready = self.lanes.ready(size);
+        if 2 * ready.idle <= ready.lines.len() {
             return;
         }
-        let ready = std::mem::take(&mut self.lanes.ready);
-        for address in ready {
+        for address in std::mem::take(&mut ready.lines) {
             match self.lines.get_mut(&address) {
                 Some(line) if line.messages == 0 => {
-                    line.ready = false;
-                    self.lanes.idle -= 1;
+                    line.ready = None;
+                    self.lanes.ready(size).idle -= 1;
                     self.pass_on(&address, now);
                 }
-                Some(_) => self.lanes.ready.push_back(address),
+                Some(_) => self.lanes.ready(size).lines.push_back(address),
                 None => {}
             }
         }
@@ -470,7 +553,7 @@ impl State {
             let messages = call.messages;
             let line = self.line(address);
             line.messages += messages;
-            line.behind.push_front(Turn::Push(Box::new(parcel)));
+            line.behind.push_front(Turn::Push(parcel));
         }
     }
 

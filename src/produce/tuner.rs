@@ -1,5 +1,8 @@
 //! How many lanes there are: as few as the brokers answer fastest with. More lanes mean smaller requests, which cost more
 //! on both sides, so that only a clear gain is worth them. Bookkeeping alone: the time comes from outside.
+//!
+//! Below one lane there is one that waits for all callers whom its answer has released, so that they do not fall apart into
+//! two groups that take turns: where a request costs the same whatever is in it, half of the requests take half of the time.
 
 use std::time::Duration;
 
@@ -7,6 +10,9 @@ use tokio::time::Instant;
 
 /// The number of lanes to begin with: one for those that do not suffer a slow request of others.
 const FIRST: usize = 2;
+
+/// One lane that waits for all.
+const WHOLE: usize = 0;
 
 /// An observation lasts at least that long, and for so many answers of each lane.
 const SPAN: Duration = Duration::from_millis(100);
@@ -50,7 +56,7 @@ struct Seen {
     skips: usize,
     answers: usize,
     messages: usize,
-    /// Answers at which all lanes were busy and calls waited for one.
+    /// Answers at which calls waited for a lane, or for their partition.
     full: usize,
 }
 
@@ -59,9 +65,9 @@ impl Tuner {
         Tuner {
             most,
             now: FIRST.min(most),
-            up: true,
+            up: false,
             trial: None,
-            rest: REST,
+            rest: 1,
             patience: REST,
             seen: Seen::default(),
         }
@@ -79,11 +85,17 @@ impl Tuner {
 
     /// How many lanes there are.
     pub(super) fn lanes(&self) -> usize {
-        self.now
+        self.now.max(1)
     }
 
-    /// A request with so many messages was answered. `full`: all lanes were busy, and calls waited for one.
+    /// Whether it is one that waits for all.
+    pub(super) fn whole(&self) -> bool {
+        self.now == WHOLE
+    }
+
+    /// A request with so many messages was answered. `full`: calls waited for that.
     pub(super) fn answered(&mut self, messages: usize, full: bool, now: Instant) {
+        let (lanes, whole) = (self.lanes(), self.whole());
         let seen = &mut self.seen;
         if seen.skips > 0 {
             seen.skips -= 1;
@@ -95,9 +107,10 @@ impl Tuner {
         };
         seen.answers += 1;
         seen.messages += messages;
-        seen.full += usize::from(full);
+        // Nobody waits where all go together.
+        seen.full += usize::from(full || whole);
         let span = now.saturating_duration_since(since);
-        if span < SPAN || seen.answers < ANSWERS * self.now {
+        if span < SPAN || seen.answers < ANSWERS * lanes {
             return;
         }
         // Where the lanes are not what is waited for, their number tells nothing.
@@ -136,9 +149,12 @@ impl Tuner {
     }
 
     fn begin_trial(&mut self, rate: f64) {
-        let other = |up: bool| match up {
-            true => (self.now * 2).min(self.most),
-            false => (self.now / 2).max(1),
+        let other = |up: bool| match (self.now, up) {
+            // One lane may bring nothing where two do.
+            (WHOLE, true) => 2.min(self.most),
+            (WHOLE, false) => 1,
+            (now, true) => (now * 2).min(self.most),
+            (now, false) => now / 2,
         };
         if other(self.up) == self.now {
             self.up = !self.up;
@@ -154,7 +170,7 @@ impl Tuner {
 
     fn change(&mut self, lanes: usize) {
         self.seen = Seen {
-            skips: 2 * self.now.max(lanes),
+            skips: 2 * self.now.max(lanes).max(1),
             ..Seen::default()
         };
         self.now = lanes;
@@ -195,6 +211,28 @@ mod tests {
         let crowded = |lanes: usize| 20_000.0 / lanes as f64;
         let seen = run(&mut tuner, &mut now, crowded);
         assert!(share(&seen, 1) > 0.8, "and back");
+    }
+
+    #[test]
+    fn all_go_in_one_where_a_request_costs_the_same_whatever_is_in_it() {
+        // The callers of 64 messages fall apart into two groups, or do not.
+        let mut now = Instant::now();
+        let mut share_of_whole = |micros: fn(usize) -> u64| {
+            let mut tuner = Tuner::new(16);
+            let mut whole = 0;
+            for n in 0..20_000 {
+                let messages = if tuner.whole() { 64 } else { 32 };
+                now += Duration::from_micros(micros(messages));
+                tuner.answered(messages, true, now);
+                whole += usize::from(tuner.whole() && n >= 10_000);
+            }
+            f64::from(whole as u16) / 10_000.0
+        };
+        let same = share_of_whole(|_| 10_000);
+        assert!(same > 0.9, "{same}");
+        // All of them wait for the client in turn, which the broker does not where there are two groups.
+        let by_message = share_of_whole(|messages| if messages == 64 { 16_000 } else { 6_400 });
+        assert!(by_message < 0.1, "{by_message}");
     }
 
     #[test]

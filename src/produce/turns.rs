@@ -10,14 +10,14 @@ use super::address::{Address, Scope};
 use super::backoff;
 use super::buffer::Buffer;
 use super::calls::{Call, Calls};
-use super::fuse::Parcel;
+use super::fuse::{Parcel, Size};
 use super::state::State;
 use crate::pending::Ticket;
 
 /// What waits for its turn to send.
 pub(super) enum Turn {
     /// A direct push.
-    Push(Box<Parcel>),
+    Push(Parcel),
     /// A transaction.
     Place(oneshot::Sender<()>),
     /// The messages of the buffer up to that call.
@@ -44,8 +44,8 @@ pub(super) struct Line {
     pub(super) messages: usize,
     /// Direct pushes in line that have ended.
     pub(super) dead: usize,
-    /// Whether it stands among those that lanes take from.
-    pub(super) ready: bool,
+    /// Among which lines it stands that are taken from.
+    pub(super) ready: Option<Size>,
     /// Until then its direct pushes wait, after a failure.
     pub(super) resume_at: Option<Instant>,
 }
@@ -59,7 +59,7 @@ impl Line {
             buffer: None,
             messages: 0,
             dead: 0,
-            ready: false,
+            ready: None,
             resume_at: None,
         }
     }

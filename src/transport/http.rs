@@ -80,10 +80,12 @@ impl HttpTransport {
         }
         self.probe();
         tokio::select! {
-            result = http.retry.run(request, &http.balancer, http) => result,
+            // First, so that nothing goes on once the client is closed.
+            biased;
             _ = closed.wait_for(|closed| *closed) => {
                 Err(closed_error().with_outcome(Outcome::Unknown))
             }
+            result = http.retry.run(request, &http.balancer, http) => result,
         }
     }
 

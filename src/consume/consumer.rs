@@ -57,11 +57,14 @@ impl<E: std::fmt::Display> From<std::result::Result<(), E>> for Settlement {
     }
 }
 
+/// A function that handles deliveries.
+pub(super) type Handler = dyn Fn(Delivery) -> Settlement + Send + Sync;
+
 /// Where deliveries go.
 #[non_exhaustive]
 pub enum ConsumerSink {
     /// A function that runs on handler threads, at most `concurrency` at a time, and may block.
-    Handler(Box<dyn Fn(Delivery) -> Settlement + Send + Sync>),
+    Handler(Box<Handler>),
     /// A function that takes events on I/O threads and must not block. It returns `false` when nobody reads them any
     /// more, which stops the consumer. At most `concurrency` deliveries are unsettled at any time.
     Events(Box<dyn Fn(ConsumerEvent) -> bool + Send + Sync>),

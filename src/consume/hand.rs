@@ -11,13 +11,34 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::claim::Claim;
-use super::consumer::{ConsumerEvent, ConsumerSink, Settlement, Shared, StopReason};
+use super::consumer::{ConsumerEvent, ConsumerSink, Handler, Settlement, Shared, StopReason};
 use super::delivery::Delivery;
 use super::quota::Share;
 use crate::error::{Error, ErrorCode};
 use crate::log::Level;
 use crate::protocol::ack::Status;
 use crate::runtime::lock;
+
+/// How far the messages of a delivery are handed over.
+struct Turn {
+    /// Those that are not.
+    next: Range<usize>,
+    /// Messages that the worker has handed over.
+    handed: u64,
+    share: Option<Share>,
+}
+
+impl Turn {
+    /// Notes that the next messages are handed over.
+    fn took(&mut self, part: &Delivery) {
+        let count = part.messages().len() as u64;
+        self.next.start = part.range().end;
+        self.handed += count;
+        if let Some(share) = &mut self.share {
+            share.spend(count);
+        }
+    }
+}
 
 impl Shared {
     /// Hands deliveries over one after another. What a stop or a limit leaves goes back. What it returns completes when the
@@ -40,35 +61,39 @@ impl Shared {
         let side_by_side = &mut JoinSet::new();
         let mut ends = Vec::with_capacity(deliveries.len());
         for delivery in &deliveries {
-            let mut next = delivery.range().clone();
-            while !next.is_empty() {
+            let mut turn = Turn {
+                next: delivery.range().clone(),
+                handed: *handed,
+                share: share.take(),
+            };
+            while !turn.next.is_empty() {
                 // One more that is in hand at the same time.
                 let place = match &self.side_by_side {
                     Some(places) => places.clone().acquire_owned().await.ok(),
                     None => None,
                 };
-                let Some(part) = self.next_part(delivery, &next, *handed, share.as_ref()) else {
+                let Some(place) = place else {
+                    let left = turn.next.len();
+                    turn = self.hand_in_turn(delivery, turn).await;
+                    if turn.next.len() == left {
+                        break;
+                    }
+                    continue;
+                };
+                let Some(part) = self.next_part(delivery, &turn) else {
                     break;
                 };
-                next.start = part.range().end;
-                let count = part.messages().len() as u64;
-                *handed += count;
-                if let Some(share) = &mut share {
-                    share.spend(count);
-                }
+                turn.took(&part);
                 let handled = self.handle(part);
-                match place {
-                    None => handled.await,
-                    Some(place) => {
-                        side_by_side.spawn(async move {
-                            handled.await;
-                            drop(place);
-                        });
-                    }
-                }
+                side_by_side.spawn(async move {
+                    handled.await;
+                    drop(place);
+                });
                 self.touch();
             }
-            ends.push(next.start);
+            ends.push(turn.next.start);
+            *handed = turn.handed;
+            share = turn.share;
         }
         while side_by_side.join_next().await.is_some() {}
         let bytes = deliveries.iter().flat_map(Delivery::messages);
@@ -96,17 +121,15 @@ impl Shared {
     }
 
     /// What is handed over next of a delivery. `None`: nothing of it.
-    fn next_part(
-        &self,
-        delivery: &Delivery,
-        next: &Range<usize>,
-        handed: u64,
-        share: Option<&Share>,
-    ) -> Option<Delivery> {
+    fn next_part(&self, delivery: &Delivery, turn: &Turn) -> Option<Delivery> {
+        let next = &turn.next;
+        if next.is_empty() {
+            return None;
+        }
         let claim = delivery.claim();
         // What the broker has acked at delivery would be lost, so it is handed over whatever happens.
         if !claim.is_committed()
-            && (self.is_stopping() || self.is_at_limit(handed) || claim.is_broken_off())
+            && (self.is_stopping() || self.is_at_limit(turn.handed) || claim.is_broken_off())
         {
             return None;
         }
@@ -115,7 +138,7 @@ impl Shared {
         } else {
             next.len()
         };
-        if let Some(share) = share
+        if let Some(share) = &turn.share
             && !claim.is_committed()
         {
             count = count.min(share.len() as usize);
@@ -123,9 +146,86 @@ impl Shared {
         (count > 0).then(|| delivery.part(next.start..next.start + count))
     }
 
+    /// Hands messages of a delivery over, each part when the one before it is settled.
+    async fn hand_in_turn(self: &Arc<Shared>, delivery: &Delivery, mut turn: Turn) -> Turn {
+        let handler = self
+            .sink()
+            .filter(|sink| matches!(**sink, ConsumerSink::Handler(_)));
+        let Some(sink) = handler else {
+            if let Some(part) = self.next_part(delivery, &turn) {
+                turn.took(&part);
+                self.handle(part).await;
+                self.touch();
+            }
+            return turn;
+        };
+        let (shared, whole, claim) = (self.clone(), delivery.clone(), delivery.claim().clone());
+        let (next, handed) = (turn.next.clone(), turn.handed);
+        // Those that their handler settles follow one another on its thread.
+        let returned = self.run_handler(sink, move |handler| {
+            while let Some(part) = shared.next_part(&whole, &turn) {
+                turn.took(&part);
+                shared.note_handed(&part);
+                let settlement = run(handler, &part);
+                let settled = shared.settle_as(settlement, part.claim(), part.range());
+                shared.touch();
+                if !settled {
+                    return (turn, Some(part.range().clone()));
+                }
+            }
+            (turn, None)
+        });
+        let returned = match returned {
+            Some(returned) => returned.await.ok(),
+            None => None,
+        };
+        let Some((turn, waits)) = returned else {
+            let share = None;
+            return Turn {
+                next,
+                handed,
+                share,
+            };
+        };
+        if let Some(range) = waits {
+            claim.settled(&range).await;
+            self.touch();
+        }
+        turn
+    }
+
     /// Hands a delivery over. What it returns waits until each message has its verdict, or it is lost.
     fn handle(self: &Arc<Shared>, delivery: Delivery) -> impl Future<Output = ()> + Send + use<> {
         let (claim, range) = (delivery.claim().clone(), delivery.range().clone());
+        self.note_handed(&delivery);
+        let mut returned = None;
+        if let Some(sink) = self.sink() {
+            match &*sink {
+                ConsumerSink::Handler(_) => {
+                    let shared = self.clone();
+                    returned = self.run_handler(sink, move |handler| {
+                        let settlement = run(handler, &delivery);
+                        shared.settle_as(settlement, delivery.claim(), delivery.range());
+                    });
+                }
+                ConsumerSink::Events(tell) => {
+                    if !tell(ConsumerEvent::Delivery(delivery)) {
+                        self.ask_to_stop(StopReason::Stopped);
+                    }
+                }
+            }
+        }
+        async move {
+            if let Some(returned) = returned {
+                let _ = returned.await;
+            }
+            claim.settled(&range).await;
+        }
+    }
+
+    /// Counts what is handed over.
+    fn note_handed(&self, delivery: &Delivery) {
+        let (claim, range) = (delivery.claim(), delivery.range());
         let logger = &self.hub.core.logger;
         if logger.wants(Level::Debug) {
             logger.log(
@@ -139,58 +239,30 @@ impl Shared {
                 ],
             );
         }
-        {
-            let mut counts = lock(&self.counts);
-            counts.deliveries += 1;
-            counts.messages += range.len();
-            if claim.is_committed() {
-                counts.acked += range.len();
-            }
-        }
-        let mut returned = None;
-        if let Some(sink) = self.sink() {
-            match &*sink {
-                ConsumerSink::Handler(_) => returned = self.run_handler(sink, delivery),
-                ConsumerSink::Events(tell) => {
-                    if !tell(ConsumerEvent::Delivery(delivery)) {
-                        self.ask_to_stop(StopReason::Stopped);
-                    }
-                }
-            }
-        }
-        let shared = self.clone();
-        async move {
-            if let Some(returned) = returned
-                && let Ok((settlement, delivery)) = returned.await
-            {
-                shared.settle_as(settlement, &claim, &range).await;
-                drop(delivery);
-            }
-            claim.settled(&range).await;
+        let mut counts = lock(&self.counts);
+        counts.deliveries += 1;
+        counts.messages += range.len();
+        if claim.is_committed() {
+            counts.acked += range.len();
         }
     }
 
-    /// Queues a run of the handler. What it returns tells of the answer.
-    fn run_handler(
+    /// Queues what is done with the handler on one of its threads. What it returns tells of the result.
+    fn run_handler<R: Send + 'static>(
         self: &Arc<Shared>,
         sink: Arc<ConsumerSink>,
-        delivery: Delivery,
-    ) -> Option<oneshot::Receiver<(Settlement, Delivery)>> {
+        work: impl FnOnce(&Handler) -> R + Send + 'static,
+    ) -> Option<oneshot::Receiver<R>> {
         let (done, returned) = oneshot::channel();
         let shared = self.clone();
         let job = move || {
             let ConsumerSink::Handler(handler) = &*sink else {
                 return;
             };
-            let settlement = match delivery.take() {
-                true => catch_unwind(AssertUnwindSafe(|| handler(delivery.clone()))),
-                // A stop was faster and has given it back.
-                false => Ok(Settlement::Defer),
-            };
+            let result = work(handler);
             shared.running.fetch_sub(1, Ordering::SeqCst);
             drop(sink);
-            let settlement = settlement.unwrap_or_else(|panic| Settlement::NackWith(told(&*panic)));
-            let _ = done.send((settlement, delivery));
+            let _ = done.send(result);
         };
         self.running.fetch_add(1, Ordering::SeqCst);
         if self.handlers.run(Box::new(job)).is_err() {
@@ -204,15 +276,15 @@ impl Shared {
         Some(returned)
     }
 
-    /// Settles what has no verdict as the handler has answered.
-    async fn settle_as(&self, settlement: Settlement, claim: &Arc<Claim>, range: &Range<usize>) {
+    /// Settles what has no verdict as the handler has answered. `false`: somebody settles it by hand, and the lease lives
+    /// until the last verdict.
+    fn settle_as(&self, settlement: Settlement, claim: &Arc<Claim>, range: &Range<usize>) -> bool {
         let reason = match settlement {
             Settlement::Ack if self.options.auto_ack => {
-                return self.settle_rest(claim, range, Status::Completed, None);
+                self.settle_rest(claim, range, Status::Completed, None);
+                return true;
             }
-            // Settled by hand: the lease lives until the last verdict.
-            Settlement::Ack => return claim.settled(range).await,
-            Settlement::Defer => return,
+            Settlement::Ack | Settlement::Defer => return false,
             Settlement::Nack => "the handler answered with a nack".into(),
             Settlement::NackWith(reason) => reason,
             Settlement::Other(number) => {
@@ -226,6 +298,7 @@ impl Shared {
             }
         };
         self.settle_rest(claim, range, Status::Failed, Some(&reason));
+        true
     }
 
     /// The verdict of the handler for what has none; what the broker makes of it goes to the log.
@@ -254,6 +327,16 @@ impl Shared {
             }
         });
     }
+}
+
+/// Runs the handler; a panic is a nack.
+fn run(handler: &Handler, delivery: &Delivery) -> Settlement {
+    if !delivery.take() {
+        // A stop was faster and has given it back.
+        return Settlement::Defer;
+    }
+    catch_unwind(AssertUnwindSafe(|| handler(delivery.clone())))
+        .unwrap_or_else(|panic| Settlement::NackWith(told(&*panic)))
 }
 
 /// What a handler panicked with.

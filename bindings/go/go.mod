@@ -1,0 +1,3 @@
+module github.com/libqueen/libqueen/bindings/go
+
+go 1.19

@@ -1,0 +1,6 @@
+//go:build !queen_static
+
+package queen
+
+// #cgo LDFLAGS: -lqueen
+import "C"

@@ -8,7 +8,7 @@ export QUEEN_CACHE ?= $(HOME)/.cache/libqueen
 export CARGO_TARGET_DIR ?= $(QUEEN_CACHE)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check stress bench fuzz install header docs fmt clean
+.PHONY: help quickstart test check stress bench budget fuzz install header docs fmt clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,10 +28,13 @@ stress: ## the tests in their full sizes; takes long
 bench: ## measure clients and brokers side by side (QUICK=1 ONLY=case SUBJECTS=name); writes bench/results.*
 	@scripts/bench
 
+budget: ## count the instructions of a push and write tests/cost/budget.json anew
+	@scripts/install "" "$(QUEEN_CACHE)/tree" && QUEEN_TREE="$(QUEEN_CACHE)/tree" tests/cost/run --write
+
 fuzz: ## make up requests and answers for SECONDS=300 each, and look what breaks
 	@scripts/fuzz $(SECONDS)
 
-install: ## lay down the library, header, pkg-config and CMake files in DESTDIR/PREFIX
+install: ## lay down the library, header, pkg-config and CMake files in DESTDIR/PREFIX (WITHOUT_BROKER=1: no embedded broker)
 	@scripts/install "$(DESTDIR)" "$(PREFIX)"
 
 header: ## write include/queen.h anew from src/ffi

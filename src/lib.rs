@@ -32,6 +32,11 @@
 //! [`Error::broker_code`]; the text of a message is for people. JSON documents
 //! of libqueen gain keys.
 //!
+//! # Features
+//!
+//! `embedded`, on by default, is the broker for `embedded:` URLs and [`EmbeddedBroker`]. Without it both fail with an error that
+//! says so, and everything else is the same.
+//!
 //! # Threads and futures
 //!
 //! Everything here is [`Send`] and [`Sync`]. [`Pending`] needs no runtime of the caller's, and awaiting it is cancel-safe.
@@ -40,6 +45,7 @@
 #![deny(unsafe_code, missing_docs)]
 
 mod admin;
+#[cfg_attr(not(feature = "embedded"), path = "broker/absent.rs")]
 mod broker;
 mod budget;
 mod client;
@@ -67,10 +73,9 @@ pub use admin::{
     Analytics, BrokerStatus, DeadLetters, Group, Groups, Messages, Queues, SeekTo, System, Trace,
     Traces,
 };
-pub use broker::{
-    ActiveFault, BrokerClock, BrokerOptions, ClockChange, DefaultSubscription, Durability,
-    EmbeddedBroker, Fault, FaultAction, FaultError,
-};
+pub use broker::{ActiveFault, BrokerClock, BrokerOptions, ClockChange, EmbeddedBroker, Fault};
+#[cfg(feature = "embedded")]
+pub use broker::{DefaultSubscription, Durability, FaultAction, FaultError};
 pub use client::{Client, Closed};
 pub use config::{Config, LoadBalancing, SETTINGS, Secret, Setting};
 pub use consume::{

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::invalid;
-use crate::error::Result;
+use crate::error::{Error, ErrorCode, Result};
 
 /// What one URL names.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +47,17 @@ pub(crate) enum Durability {
 impl Endpoint {
     pub(super) fn parse(url: &str) -> Result<Endpoint> {
         if let Some(rest) = url.strip_prefix("embedded:") {
-            return embedded(url, rest);
+            let endpoint = embedded(url, rest)?;
+            return match cfg!(feature = "embedded") {
+                true => Ok(endpoint),
+                false => Err(Error::new(
+                    ErrorCode::Unsupported,
+                    format!(
+                        "url `{url}` names an embedded broker, and this libqueen was built without it (cargo feature \
+                         `embedded`); start `queen-broker serve` and name its URL, such as http://127.0.0.1:6632"
+                    ),
+                )),
+            };
         }
         let bad = |why: &str| invalid(format!("url `{}` {why}", shown(url)));
         let parsed = Url::parse(url).map_err(|error| bad(&format!("cannot be read: {error}")))?;

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-pub(crate) use self::endpoint::{Durability, Embedded, Endpoint, Place, shown};
+#[cfg(feature = "embedded")]
+pub(crate) use self::endpoint::{Durability, Place};
+pub(crate) use self::endpoint::{Embedded, Endpoint, shown};
 pub use self::settings::{SETTINGS, Setting};
 
 use crate::error::{Error, ErrorCode, Result};

@@ -2,9 +2,11 @@
 
 mod backoff;
 mod balancer;
+#[cfg_attr(not(feature = "embedded"), path = "absent.rs")]
 mod embedded;
 mod health;
 mod http;
+#[cfg_attr(not(feature = "embedded"), allow(dead_code))]
 mod inside;
 mod pool;
 mod retry;
@@ -23,8 +25,10 @@ use tokio::time::Instant;
 pub(crate) use self::backoff::{doubled, jittered, later};
 pub use self::balancer::{BackendHealth, BackendSink, BackendState, Backends};
 use self::embedded::EmbeddedTransport;
+#[cfg(feature = "embedded")]
 pub(crate) use self::embedded::{FileClaim, open_broker};
 use self::http::HttpTransport;
+#[cfg(feature = "embedded")]
 pub(crate) use self::inside::{Asked, Inside, Lost, register, unregister};
 use self::pool::Base;
 pub use self::token::{TokenSink, TokenWanted};

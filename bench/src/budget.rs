@@ -21,11 +21,11 @@ impl Trial {
         self.fixed.as_secs_f64() + self.growing.as_secs_f64() * share
     }
 
-    /// As many messages as can be done in so many seconds, and no more than are planned.
+    /// As many messages as can be done in so many seconds, no more than are planned, and no fewer than were done.
     pub fn messages(&self, work: &Work, seconds: f64) -> u64 {
         let each = self.growing.as_secs_f64() / self.messages as f64;
         let left = (seconds - self.fixed.as_secs_f64()).max(0.0);
-        work.part((left / each) as u64)
+        work.part(self.messages.max((left / each) as u64))
     }
 }
 
@@ -74,7 +74,12 @@ mod tests {
         assert!((each(1.2) - 0.5).abs() < 1e-9);
         assert_eq!(trials[2].messages(work, 2.1), 200);
         assert_eq!(trials[0].messages(work, 2.1), 1_000);
+        assert_eq!(trials[2].messages(work, 0.0), 100);
         // Enough to be a measurement at all.
-        assert_eq!(trials[2].messages(work, 0.0), 50);
+        let tiny = Trial {
+            messages: 10,
+            ..trials[2]
+        };
+        assert_eq!(tiny.messages(work, 0.0), 50);
     }
 }

@@ -2,23 +2,25 @@
 //! asked the same way without one.
 
 use std::error::Error as _;
-use std::pin::Pin;
+use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use http::header::{
-    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+    LOCATION, RETRY_AFTER,
 };
-use http_body::{Body, Frame, SizeHint};
+use once_cell::sync::OnceCell;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::backoff::retry_after;
 use super::balancer::Balancer;
-use super::pool::{self, Base};
+use super::connection::{Failed, Watched};
+use super::pool::{self, Base, Pool, Target, Way};
 use super::retry::{self, Retry, Wire};
 use super::token::{Sent, Tokens};
 use super::{Answer, Request, inside, ms};
@@ -34,13 +36,13 @@ pub(super) struct HttpTransport(Arc<Http>);
 struct Http {
     config: Config,
     bases: Vec<Base>,
-    /// What every request carries.
-    headers: HeaderMap,
+    /// What every request to that base carries.
+    headers: Vec<HeaderMap>,
     tokens: Tokens,
     balancer: Balancer,
     retry: Retry,
     /// One for each base, made on first use because reading certificates is I/O.
-    clients: RwLock<Arc<[reqwest::Client]>>,
+    pools: OnceCell<Vec<Option<Arc<Pool>>>>,
     closed: watch::Sender<bool>,
 }
 
@@ -56,14 +58,18 @@ impl HttpTransport {
             .iter()
             .map(|url| url.trim_end_matches('/').to_owned())
             .collect();
+        let headers = headers(config)?;
         Ok(HttpTransport(Arc::new(Http {
             balancer: Balancer::new(urls, config, logger),
+            headers: bases
+                .iter()
+                .map(|base| base.headers(headers.clone()))
+                .collect(),
             bases,
-            headers: headers(config)?,
             tokens: Tokens::new(config.bearer_token.as_ref(), logger)?,
             config: config.clone(),
             retry: Retry::new(config, logger),
-            clients: RwLock::new(Arc::new([])),
+            pools: OnceCell::new(),
             closed: watch::Sender::new(false),
         })))
     }
@@ -119,12 +125,9 @@ impl HttpTransport {
     /// Ends what is under way and closes the connections.
     pub(super) fn close(&self) {
         self.0.closed.send_replace(true);
-        let mut place = self
-            .0
-            .clients
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        *place = Arc::new([]);
+        for pool in self.0.pools.get().into_iter().flatten().flatten() {
+            pool.close();
+        }
     }
 }
 
@@ -141,122 +144,108 @@ impl Http {
         token: &Sent,
         left: &Arc<AtomicBool>,
     ) -> Result<Answer> {
-        let base = &*self.bases[backend].url;
-        if let Some(name) = &self.bases[backend].inside {
-            return self.exchange_inside(name, request, token, left).await;
-        }
-        let mut builder = self
-            .client(backend)?
-            .request(request.method.clone(), format!("{base}{}", request.path))
-            .headers(self.headers.clone());
-        match &request.body {
-            Some(body) => {
-                builder =
-                    builder
-                        .header(CONTENT_TYPE, "application/json")
-                        .body(reqwest::Body::wrap(Watched {
-                            body: Some(body.clone()),
-                            left: left.clone(),
-                        }));
-            }
-            None => left.store(true, Ordering::SeqCst),
-        }
-        if let Some(token) = &token.header {
-            builder = builder.header(AUTHORIZATION, token.clone());
-        }
-        let mut answer = builder
-            .send()
-            .await
-            .map_err(|error| failure(base, &error, left))?;
-        let mut reply = head(answer.status().as_u16(), answer.headers());
-        let too_large = || self.too_large(base, reply.status);
-        let expected = answer.content_length().unwrap_or(0) as usize;
-        if expected > self.config.max_answer_bytes {
-            return Err(too_large());
-        }
-        let mut body = BytesMut::with_capacity(expected.min(1 << 20));
-        while let Some(chunk) = answer
-            .chunk()
-            .await
-            .map_err(|error| failure(base, &error, left))?
-        {
-            if body.len() + chunk.len() > self.config.max_answer_bytes {
-                return Err(too_large());
-            }
-            if body.is_empty() && chunk.len() == expected {
-                reply.body = chunk;
-                return Ok(reply);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        reply.body = Bytes::from(body);
-        Ok(reply)
-    }
-
-    /// Hands a request to a broker of this process, with all that a connection would have carried.
-    async fn exchange_inside(
-        &self,
-        name: &str,
-        request: &Request,
-        token: &Sent,
-        left: &AtomicBool,
-    ) -> Result<Answer> {
-        let mut message = http::Request::new(request.body.clone().unwrap_or_default());
+        let base = &self.bases[backend];
+        let mut message = http::Request::new(());
         *message.method_mut() = request.method.clone();
-        *message.uri_mut() = request
-            .path
-            .parse()
-            .map_err(|error| Error::argument(format!("the request cannot be made: {error}")))?;
-        let headers = message.headers_mut();
-        headers.clone_from(&self.headers);
+        *message.headers_mut() = self.headers[backend].clone();
         if request.body.is_some() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let json = HeaderValue::from_static("application/json");
+            message.headers_mut().insert(CONTENT_TYPE, json);
         }
         if let Some(token) = &token.header {
-            headers.insert(AUTHORIZATION, token.clone());
+            message.headers_mut().insert(AUTHORIZATION, token.clone());
         }
-        left.store(true, Ordering::SeqCst);
-        let (parts, body) = inside::ask(name, message).await?.into_parts();
+        let prefix = match &base.way {
+            Way::Http(Target { path, .. }) => path,
+            Way::Inside(_) => "",
+        };
+        let path = match prefix {
+            "" => request.path.parse(),
+            prefix => format!("{prefix}{}", request.path).parse(),
+        };
+        *message.uri_mut() =
+            path.map_err(|error| Error::argument(format!("the request cannot be made: {error}")))?;
+        let (parts, body) = match &base.way {
+            Way::Inside(name) => {
+                let body = request.body.clone().unwrap_or_default();
+                left.store(true, Ordering::SeqCst);
+                let (parts, body) = inside::ask(name, message.map(|()| body))
+                    .await?
+                    .into_parts();
+                let most = self.config.max_answer_bytes;
+                if body.len() > most {
+                    return Err(too_large(&base.url, most, parts.status.as_u16()));
+                }
+                (parts, body)
+            }
+            Way::Http(_) => {
+                let body = Watched::new(request.body.clone(), left);
+                self.exchange_outside(backend, message.map(|()| body), left)
+                    .await?
+            }
+        };
         let mut reply = head(parts.status.as_u16(), &parts.headers);
-        if body.len() > self.config.max_answer_bytes {
-            return Err(self.too_large(name, reply.status));
-        }
         reply.body = body;
         Ok(reply)
     }
 
-    fn too_large(&self, base: &str, status: u16) -> Error {
-        Error::new(
-            ErrorCode::BadAnswer,
-            format!(
-                "{base} answers more than {} bytes (maxAnswerBytes)",
-                self.config.max_answer_bytes
-            ),
-        )
-        .with_outcome(Outcome::Unknown)
-        .with_http_status(status)
+    async fn exchange_outside(
+        &self,
+        backend: usize,
+        mut message: http::Request<Watched>,
+        left: &AtomicBool,
+    ) -> Result<(http::response::Parts, Bytes)> {
+        let (base, most) = (&self.bases[backend].url, self.config.max_answer_bytes);
+        let pool = self.pool(backend)?;
+        let (connection, answer) = loop {
+            let kept = pool.reuse().await;
+            let again = kept.is_some();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => pool.connect().await.map_err(|why| {
+                    Error::new(
+                        ErrorCode::Connect,
+                        format!("no connection to {base}: {why}"),
+                    )
+                })?,
+            };
+            match connection.exchange(message, most).await {
+                Ok(answer) => break (connection, answer),
+                // The broker has closed it in the moment that it was to be used again.
+                Err(Failed::Unsent(unsent)) if again => message = *unsent,
+                Err(failed) => return Err(failure(base, failed, most, left)),
+            }
+        };
+        pool.keep(connection).await;
+        let (parts, body) = answer;
+        match header(&parts.headers, CONTENT_ENCODING) {
+            Some("gzip" | "x-gzip") if !body.is_empty() => {
+                let status = parts.status.as_u16();
+                let body = unzipped(&body, most)
+                    .map_err(|error| {
+                        Error::new(
+                            ErrorCode::BadAnswer,
+                            format!("the answer of {base} cannot be unpacked: {error}"),
+                        )
+                        .with_outcome(Outcome::Unknown)
+                    })?
+                    .ok_or_else(|| too_large(base, most, status))?;
+                Ok((parts, body))
+            }
+            _ => Ok((parts, body)),
+        }
     }
 
-    fn client(&self, backend: usize) -> Result<reqwest::Client> {
-        let clients = self
-            .clients
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone();
-        if let Some(client) = clients.get(backend) {
-            return Ok(client.clone());
-        }
-        let mut place = self
-            .clients
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+    fn pool(&self, backend: usize) -> Result<&Arc<Pool>> {
+        let pools = self
+            .pools
+            .get_or_try_init(|| pool::pools(&self.config, &self.bases))?;
         if *self.closed.borrow() {
             return Err(closed_error());
         }
-        if place.is_empty() {
-            *place = pool::clients(&self.config, &self.bases)?.into();
-        }
-        Ok(place[backend].clone())
+        pools[backend]
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorCode::Internal, "a broker of this process has no pool"))
     }
 
     /// One attempt with that token.
@@ -334,33 +323,6 @@ fn headers(config: &Config) -> Result<HeaderMap> {
     Ok(headers)
 }
 
-/// A body that tells when it is read, which is right before the first bytes of the request leave.
-struct Watched {
-    body: Option<Bytes>,
-    left: Arc<AtomicBool>,
-}
-
-impl Body for Watched {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
-        self.left.store(true, Ordering::SeqCst);
-        Poll::Ready(self.body.take().map(|body| Ok(Frame::data(body))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.body.as_ref().map_or(0, |body| body.len() as u64))
-    }
-}
-
 fn outcome(left: &AtomicBool) -> Outcome {
     match left.load(Ordering::SeqCst) {
         true => Outcome::Unknown,
@@ -390,34 +352,49 @@ fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
+/// What a compressed body holds, if that is no more than so much.
+fn unzipped(body: &[u8], most: usize) -> std::io::Result<Option<Bytes>> {
+    let mut whole = Vec::new();
+    let limit = (most as u64).saturating_add(1);
+    MultiGzDecoder::new(body)
+        .take(limit)
+        .read_to_end(&mut whole)?;
+    Ok(Some(whole.into()).filter(|whole: &Bytes| whole.len() <= most))
+}
+
+fn too_large(base: &str, most: usize, status: u16) -> Error {
+    Error::new(
+        ErrorCode::BadAnswer,
+        format!("{base} answers more than {most} bytes (maxAnswerBytes)"),
+    )
+    .with_outcome(Outcome::Unknown)
+    .with_http_status(status)
+}
+
 /// Sorts what went wrong by what it means for the request.
-fn failure(base: &str, error: &reqwest::Error, left: &AtomicBool) -> Error {
-    let mut text = String::new();
-    let mut garbage = false;
+fn failure(base: &str, failed: Failed, most: usize, left: &AtomicBool) -> Error {
+    let error = match failed {
+        Failed::TooLarge(status) => return too_large(base, most, status),
+        Failed::Unsent(_) => {
+            return Error::new(
+                ErrorCode::Network,
+                format!("the connection to {base} broke before anything was sent"),
+            );
+        }
+        Failed::Broken(error) => error,
+    };
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        garbage |= cause
-            .downcast_ref::<hyper::Error>()
-            .is_some_and(hyper::Error::is_parse);
         text = cause.to_string();
         source = cause.source();
     }
-    if text.is_empty() {
-        text = error.to_string();
-    }
-    if error.is_connect() {
-        Error::new(
-            ErrorCode::Connect,
-            format!("no connection to {base}: {text}"),
-        )
-    } else if garbage {
+    if error.is_parse() {
         Error::new(
             ErrorCode::BadAnswer,
             format!("{base} does not answer in HTTP: {text}"),
         )
         .with_outcome(Outcome::Unknown)
-    } else if error.is_builder() {
-        Error::argument(format!("the request cannot be made: {text}"))
     } else {
         Error::new(
             ErrorCode::Network,

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod balancer;
+mod connection;
 #[cfg_attr(not(feature = "embedded"), path = "absent.rs")]
 mod embedded;
 mod health;
@@ -11,6 +12,7 @@ mod inside;
 mod pool;
 mod retry;
 mod ring;
+mod tick;
 mod tls;
 mod token;
 
@@ -31,6 +33,7 @@ use self::http::HttpTransport;
 #[cfg(feature = "embedded")]
 pub(crate) use self::inside::{Asked, Inside, Lost, register, unregister};
 use self::pool::Base;
+use self::tick::Tick;
 pub use self::token::{TokenSink, TokenWanted};
 use crate::config::{Config, Endpoint, Secret};
 use crate::error::{Error, ErrorCode, Outcome, Result};
@@ -250,6 +253,7 @@ pub(crate) struct Transport {
     url: String,
     backend: Backend,
     parked: Semaphore,
+    tick: Tick,
 }
 
 enum Backend {
@@ -280,11 +284,13 @@ impl Transport {
             url: config.urls.first().cloned().unwrap_or_default(),
             backend,
             parked: Semaphore::new(config.max_parked_polls * backends),
+            tick: Tick::default(),
         })
     }
 
     /// Sends a request and waits for the answer until its deadline; repeats it where that is due and safe.
     pub(crate) async fn send(&self, request: &Request) -> Result<Answer> {
+        self.tick.run();
         match &self.backend {
             Backend::Http(http) => http.send(request).await,
             Backend::Embedded(embedded) => {

@@ -315,6 +315,28 @@ async fn holds(version: i64, path: &Path) {
     if version >= 6 {
         assert_eq!(in_part("buffered"), ["w0", "w1"]);
     }
+    if version >= 8 {
+        let (_, told) = api
+            .send(
+                "GET",
+                "/api/v1/resources/streams/minutes/consumers",
+                Value::Null,
+            )
+            .await;
+        let stands = told["consumers"].as_array().unwrap();
+        let of = |group: &'static str| {
+            stands
+                .iter()
+                .filter(move |one| one["consumerGroup"] == group)
+        };
+        let done: Vec<_> = of("g")
+            .map(|one| one["windowsProcessed"].as_i64())
+            .collect();
+        let out: Vec<_> = of("g").filter(|one| !one["leaseId"].is_null()).collect();
+        assert_eq!((done.iter().flatten().sum::<i64>(), out.len()), (1, 1));
+        assert!(of("back").all(|one| one["nextWindowStart"] == "2020-01-01T00:00:00.000000Z"));
+        assert_eq!(of("back").count(), 4);
+    }
     api.0.close();
 }
 

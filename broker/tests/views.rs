@@ -314,8 +314,6 @@ async fn what_is_not_served_is_no_route() {
         ("POST", "/streams/v1/queries"),
         ("POST", "/streams/v1/cycle"),
         ("POST", "/streams/v1/state/get"),
-        ("POST", "/api/v1/stream/define"),
-        ("GET", "/api/v1/resources/streams"),
         ("GET", "/auth/me"),
         ("GET", "/"),
     ] {

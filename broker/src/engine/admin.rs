@@ -81,6 +81,7 @@ impl Writer {
         for group in queue.groups.values() {
             self.model.groups.remove(group);
         }
+        self.model.streams.forget_queue(id);
         for part in parts {
             self.round.segments.remove(&part);
             self.txns.forget(part);

@@ -10,6 +10,7 @@ use super::command::{
 use super::park::Waiter;
 use super::reader::Job;
 use super::views;
+use super::windows::StreamAnswer;
 use super::writer::{Claimed, Writer};
 use crate::store::Db;
 
@@ -28,6 +29,7 @@ pub(super) enum Answer {
     Sought(Sought),
     Count(usize),
     Maintained(Maintenance),
+    Streamed(StreamAnswer),
     /// Where a message is, if it is not too old for that to be known.
     At(Option<i64>),
     Nothing,
@@ -70,6 +72,7 @@ impl Writer {
             (Command::Maintain(_, reply), Answer::Maintained(state)) => drop(reply.send(Ok(state))),
             (Command::Transact(_, reply), Answer::Transacted(done)) => drop(reply.send(Ok(done))),
             (Command::Bury(_, reply), Answer::Exhumed(found)) => drop(reply.send(Ok(found))),
+            (Command::Stream(_, reply), Answer::Streamed(done)) => drop(reply.send(Ok(done))),
             (Command::Seek(_, reply), Answer::Sought(sought)) => drop(reply.send(Ok(sought))),
             (
                 Command::DeleteGroup(_, reply) | Command::Resubscribe(_, _, reply),
@@ -115,9 +118,16 @@ impl Writer {
     }
 
     /// Lets a reader fetch the messages of a claim.
-    pub(super) fn deliver(&self, (claim, key): Claimed, reply: PopReply) {
-        let guard = ClaimGuard::new(key, self.commands.clone());
-        self.readers.run(Job::Claim(claim, guard, reply), &self.db);
+    pub(super) fn deliver(&self, claimed: Claimed, reply: PopReply) {
+        let guard = |release| ClaimGuard::new(release, self.commands.clone());
+        let job = match claimed {
+            Claimed::Messages(claim, key) => Job::Claim(claim, guard(Command::Release(key)), reply),
+            Claimed::Window(claim) => {
+                let guard = guard(Command::ReleaseWindow(claim.lease));
+                Job::Window(claim, guard, reply)
+            }
+        };
+        self.readers.run(job, &self.db);
     }
 
     pub(super) fn refuse(&mut self, command: Command, failure: Failure) {
@@ -134,6 +144,7 @@ impl Writer {
             Command::Transact(_, reply) => drop(reply.send(Err(failure))),
             Command::Bury(_, reply) => drop(reply.send(Err(failure))),
             Command::Seek(_, reply) => drop(reply.send(Err(failure))),
+            Command::Stream(_, reply) => drop(reply.send(Err(failure))),
             Command::DeleteGroup(_, reply) | Command::Resubscribe(_, _, reply) => {
                 drop(reply.send(Err(failure)))
             }
@@ -150,7 +161,7 @@ impl Writer {
             Command::DismissPolls => self.dismiss_polls(),
             Command::EndPolls => self.end_polls(),
             // The lease then runs out by itself.
-            Command::Release(_) | Command::Close => {}
+            Command::Release(_) | Command::ReleaseWindow(_) | Command::Close => {}
         }
     }
 }

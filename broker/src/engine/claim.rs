@@ -37,6 +37,9 @@ impl Writer {
     /// Claims messages for a pop. A pop that was `parked` has been waiting since before anything that is new to it,
     /// so where its group has to be made again (the queue was deleted meanwhile) it starts at the start.
     pub(super) fn claim(&mut self, request: &PopRequest, parked: bool) -> Result<Option<Claimed>> {
+        if let Source::Stream(name) = &request.source {
+            return self.claim_window(name, request);
+        }
         let places = self.enter(request, parked)?;
         let mut taking = Taking {
             request,
@@ -66,7 +69,7 @@ impl Writer {
         let queue = match &request.source {
             Source::Queue(name) => name.clone(),
             // The partitions may be of several queues, and the protocol has one name only.
-            Source::Find { .. } => Arc::from(""),
+            Source::Find { .. } | Source::Stream(_) => Arc::from(""),
         };
         let claim = Claim {
             queue,
@@ -79,7 +82,7 @@ impl Writer {
             lease: taking.lease,
             parts: taking.taken,
         };
-        Ok(Some((claim, key)))
+        Ok(Some(Claimed::Messages(claim, key)))
     }
 
     /// Finds the queues of a pop and its group on each; makes what is missing.
@@ -95,6 +98,7 @@ impl Writer {
                 .into_iter()
                 .collect(),
             (Source::Find { .. }, _) => self.enter_found(request, parked)?,
+            (Source::Stream(_), _) => Vec::new(),
         })
     }
 

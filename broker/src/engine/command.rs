@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::census::{Census, QueueDetail};
 use super::model::{GroupId, PartId};
 use super::queue_options::QueueOptions;
+use super::windows::{StreamAnswer, StreamCommand};
 use crate::store::{self, Db, TraceRow};
 
 /// The store failed.
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Cancel(u64),
     /// The answer of a claim could not be handed over.
     Release(ClaimKey),
+    /// The same for a window of a stream, by its lease.
+    ReleaseWindow(Uuid),
     Ack(AckRequest, Reply<Vec<Acked>>),
     Extend {
         lease: Uuid,
@@ -60,6 +63,7 @@ pub(crate) enum Command {
     Seek(Seek, Reply<Sought>),
     DeleteGroup(DeleteGroup, Reply<usize>),
     Trace(TraceRow, Reply<()>),
+    Stream(StreamCommand, Reply<StreamAnswer>),
     /// Switches push maintenance, if told so, and says how it stands.
     Maintain(Option<bool>, Reply<Maintenance>),
     /// Answer the parked pops as if their time had run out.
@@ -209,6 +213,8 @@ pub(crate) enum Source {
         namespace: Option<Arc<str>>,
         task: Option<Arc<str>>,
     },
+    /// The windows of a stream.
+    Stream(Arc<str>),
 }
 
 /// A pop of any partition of some queues, or of one partition.
@@ -253,29 +259,30 @@ pub(crate) struct Taken {
 
 /// Gives the claim back when dropped, unless the answer has been handed over.
 pub(crate) struct ClaimGuard {
-    key: Option<ClaimKey>,
+    /// The command that does it.
+    release: Option<Command>,
     engine: Sender<Command>,
 }
 
 impl ClaimGuard {
-    pub(crate) fn new(key: ClaimKey, engine: Sender<Command>) -> ClaimGuard {
+    pub(crate) fn new(release: Command, engine: Sender<Command>) -> ClaimGuard {
         ClaimGuard {
-            key: Some(key),
+            release: Some(release),
             engine,
         }
     }
 
     /// The answer is out: from here on the lease is the consumer's.
     pub(crate) fn handed_over(&mut self) {
-        self.key = None;
+        self.release = None;
     }
 }
 
 impl Drop for ClaimGuard {
     fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
+        if let Some(release) = self.release.take() {
             // An engine that has stopped takes nothing back; the lease then runs out by itself.
-            let _ = self.engine.send(Command::Release(key));
+            let _ = self.engine.send(release);
         }
     }
 }
@@ -358,6 +365,8 @@ impl Command {
             | Command::DeleteGroup(..)
             | Command::Trace(..)
             | Command::Resubscribe(..) => Need::Write,
+            Command::Stream(StreamCommand::Find(_), _) => Need::Look,
+            Command::Stream(..) => Need::Write,
             _ => Need::Look,
         }
     }

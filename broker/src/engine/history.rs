@@ -161,7 +161,7 @@ impl Writer {
     pub(super) fn counts_for(&mut self, request: &PopRequest) -> &mut Counts {
         let queue = match &request.source {
             Source::Queue(name) => self.model.queue_id(name),
-            Source::Find { .. } => None,
+            Source::Find { .. } | Source::Stream(_) => None,
         };
         self.tally.of(queue)
     }

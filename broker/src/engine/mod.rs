@@ -20,12 +20,15 @@ mod push;
 pub(crate) mod queue_options;
 pub(crate) mod queue_views;
 mod reader;
+pub(crate) mod stream_views;
+mod streams;
 mod subscription;
 mod sweep;
 pub(crate) mod trace_views;
 mod transaction;
 mod txns;
 pub(crate) mod views;
+pub(crate) mod windows;
 mod writer;
 
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::queue_options::QueueOptions;
+use super::streams::Streams;
 use super::subscription::{Finder, FinderKey, Index, Subscription};
 use crate::store::{Db, NONE, Result};
 
@@ -28,6 +29,8 @@ pub(crate) struct Queue {
     pub(crate) groups: HashMap<Arc<str>, GroupId>,
     /// How many messages are stored.
     pub(crate) stored: i64,
+    /// When the newest message was pushed, to whichever partition.
+    pub(crate) newest: i64,
 }
 
 /// A partition: an append-only log.
@@ -232,6 +235,7 @@ pub(crate) struct Model {
     pub(crate) by_namespace: Index,
     pub(crate) by_task: Index,
     pub(crate) finders: HashMap<FinderKey, Finder>,
+    pub(crate) streams: Streams,
 }
 
 impl Model {
@@ -258,6 +262,7 @@ impl Model {
                     parts: HashMap::new(),
                     groups: HashMap::new(),
                     stored: 0,
+                    newest: 0,
                 },
             );
         }
@@ -267,6 +272,7 @@ impl Model {
             };
             let name: Arc<str> = p.name.into();
             queue.stored += p.next - p.first;
+            queue.newest = queue.newest.max(p.newest);
             queue.parts.insert(name.clone(), p.id);
             model.part_ids.insert(p.uuid, p.id);
             let part = Part {
@@ -297,6 +303,7 @@ impl Model {
             model.groups.insert(g.id, group);
         }
         model.load_cursors(db)?;
+        model.streams = Streams::load(db)?;
         for (key, subscription) in db.finders()? {
             model.finders.insert(key, Finder::new(subscription));
         }

@@ -29,6 +29,7 @@ impl Writer {
             )
         });
         let mut told: Vec<String> = told.collect();
+        told.extend(self.wrong_windows()?);
         let wrong = self.wrong_txns()?.into_iter();
         told.extend(
             wrong.map(|part| format!("the transaction ids of partition {part} lead elsewhere")),
@@ -81,6 +82,13 @@ fn picture(model: &Model) -> Picture {
             format!("finder {key:?}"),
             format!("{:?}", finder.subscription),
         );
+    }
+    for stream in model.streams.all.values() {
+        let (row, sources) = (&stream.row, &stream.sources);
+        let lengths = (row.duration, row.grace, row.lease);
+        let rest = (row.uuid, &row.namespace, row.partitioned, row.strict);
+        let told = format!("{} {lengths:?} {rest:?} {sources:?}", row.id);
+        lines.insert(format!("stream {:?}", stream.name), told);
     }
     let sizes = (
         model.parts.len(),

@@ -136,9 +136,13 @@ impl Writer {
         let Some(part) = self.model.parts.get_mut(&id) else {
             return Ok(());
         };
+        let queue = self.model.queues.get_mut(&part.queue);
+        let streams = &mut self.model.streams;
         let open = self.round.segments.entry(id).or_insert_with(|| {
             // Strictly later than what is stored, so that a time names a place in the log.
-            part.newest = self.round.now.max(part.newest + 1);
+            let floor = streams.floor(part.queue);
+            part.newest = self.round.now.max(part.newest + 1).max(floor);
+            streams.note(part.queue, &part.name, part.newest);
             OpenSegment {
                 first: part.next,
                 count: 0,
@@ -156,8 +160,9 @@ impl Writer {
         segment::append(&mut open.body, &record);
         let position = part.next;
         part.next += 1;
-        if let Some(queue) = self.model.queues.get_mut(&part.queue) {
+        if let Some(queue) = queue {
             queue.stored += 1;
+            queue.newest = queue.newest.max(open.created);
         }
         open.count += 1;
         let full = open.count >= MAX_MESSAGES || open.body.len() >= MAX_BYTES;
@@ -247,6 +252,7 @@ impl Writer {
                 parts,
                 groups,
                 stored: 0,
+                newest: 0,
             },
         );
         Ok(id)

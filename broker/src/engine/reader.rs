@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::command::{ClaimGuard, DeadLetterRequest, Delivery, Failure, PopReply, Reply, View};
 use super::history::{Counts, History};
 use super::model::PartId;
+use super::windows::{self, WindowClaim};
 use crate::clock::{self, Clock};
 use crate::store::{Db, Result};
 use crate::work::Meter;
@@ -43,6 +44,7 @@ pub(crate) struct ClaimedPart {
 /// Work that needs the store but not the writer.
 pub(crate) enum Job {
     Claim(Claim, ClaimGuard, PopReply),
+    Window(WindowClaim, ClaimGuard, PopReply),
     DeadLetters(DeadLetterRequest, Reply<Bytes>),
     View(View, Reply<Option<String>>),
 }
@@ -59,6 +61,11 @@ impl Job {
                     Err(e) => Err(Failure::from(&e)),
                 };
                 let _ = reply.send(answer);
+            }
+            Job::Window(claim, guard, reply) => {
+                let body = windows::window(db, &claim);
+                let answer = body.map(|body| Some(Delivery { body, guard }));
+                let _ = reply.send(answer.map_err(|e| Failure::from(&e)));
             }
             Job::View(view, reply) => {
                 let _ = reply.send(view(db).map_err(|e| Failure::from(&e)));

@@ -128,6 +128,7 @@ impl Model {
     pub(crate) fn queues_of(&self, source: &Source) -> Vec<QueueId> {
         match source {
             Source::Queue(name) => self.queue_id(name).into_iter().collect(),
+            Source::Stream(_) => Vec::new(),
             Source::Find {
                 namespace: Some(namespace),
                 task: None,

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::answer::{Answer, Popped};
 use super::buffer::{Buffer, Fresh};
 use super::census::Counted;
-use super::command::{ClaimKey, Command, Failure, Need, PopReply, PopRequest, Reply};
+use super::command::{ClaimKey, Command, Failure, Need, PopReply, PopRequest, Reply, Source};
 use super::history::{History, Tally};
 use super::ids::Ids;
 use super::model::{GroupId, Model, PartId, QueueId};
@@ -19,6 +19,7 @@ use super::reader::{Claim, Readers};
 use super::subscription::finder_key;
 use super::sweep::Sweep;
 use super::txns::Txns;
+use super::windows::{StreamCommand, WindowClaim};
 use crate::clock::{Clock, SECOND};
 use crate::store::{CursorRow, Db, Result, is_of_disk};
 use crate::work::Meter;
@@ -75,8 +76,11 @@ pub(super) struct Round {
     served: Vec<(Waiter, Claimed)>,
 }
 
-/// A claim and how to take it back.
-pub(super) type Claimed = (Claim, ClaimKey);
+/// What was claimed, and how to take it back.
+pub(super) enum Claimed {
+    Messages(Claim, ClaimKey),
+    Window(WindowClaim),
+}
 
 impl Writer {
     pub(crate) fn new(
@@ -184,7 +188,7 @@ impl Writer {
         let late = self
             .inbox
             .try_iter()
-            .filter(|c| matches!(c, Command::Release(_)))
+            .filter(|c| matches!(c, Command::Release(_) | Command::ReleaseWindow(_)))
             .collect();
         self.do_round(late);
     }
@@ -286,6 +290,10 @@ impl Writer {
             | Command::Resubscribe(..)
             | Command::Trace(..)
             | Command::Bury(..) => true,
+            Command::Stream(StreamCommand::Find(_) | StreamCommand::Renew { .. }, _) => false,
+            Command::Stream(..) => true,
+            // Where a group stands in a stream is known without having been written.
+            Command::Pop(request, _) if matches!(request.source, Source::Stream(_)) => false,
             Command::Pop(request, _) => request.auto_ack || !self.knows_group(request),
             _ => false,
         }
@@ -330,8 +338,13 @@ impl Writer {
                 Answer::Count(self.resubscribe(group, *since)?)
             }
             Command::Message(part, txn, _) => Answer::At(self.newest(*part, txn)?),
+            Command::Stream(command, _) => Answer::Streamed(self.on_stream(command)?),
             Command::Release(key) => {
                 self.release(key);
+                Answer::Nothing
+            }
+            Command::ReleaseWindow(lease) => {
+                self.release_window(*lease)?;
                 Answer::Nothing
             }
             Command::Cancel(id) => {
@@ -380,7 +393,12 @@ impl Writer {
                 continue;
             };
             let name = found.name.clone();
-            for source in queue.sources() {
+            let streams = self.model.streams.readers(found.queue).into_iter();
+            for source in queue
+                .sources()
+                .into_iter()
+                .chain(streams.map(Source::Stream))
+            {
                 for lane in self.parking.lanes_of(&source) {
                     self.serve_lane(&lane, Some(&name))?;
                     self.serve_lane(&lane, None)?;
@@ -439,6 +457,9 @@ impl Writer {
 
     /// Looks again when the next lease of the group runs out or the next delay ends.
     pub(super) fn plan_check(&mut self, lane: &LaneKey) {
+        if let Source::Stream(name) = &lane.0 {
+            return self.plan_window(name, lane);
+        }
         for group in self.model.groups_of(&lane.0, &lane.1) {
             // What is over already needs no second look, and would make the writer spin.
             self.unblock(group);

@@ -11,6 +11,7 @@ mod pop;
 mod push;
 mod resources;
 mod status;
+mod streams;
 mod system;
 mod testing;
 mod traces;
@@ -168,6 +169,13 @@ fn reads() -> Routes {
             "/api/v1/traces/{partition}/{transaction}",
             get(traces::of_message),
         )
+        .route("/api/v1/resources/streams", get(streams::list))
+        .route("/api/v1/resources/streams/stats", get(streams::stats))
+        .route("/api/v1/resources/streams/{stream}", get(streams::details))
+        .route(
+            "/api/v1/resources/streams/{stream}/consumers",
+            get(streams::consumers),
+        )
         .route("/status", get(system::status))
 }
 
@@ -209,6 +217,11 @@ fn both() -> Routes {
             post(groups::seek_partition),
         )
         .route("/api/v1/traces", post(traces::record))
+        .route("/api/v1/stream/define", post(streams::define))
+        .route("/api/v1/stream/poll", post(streams::poll))
+        .route("/api/v1/stream/ack", post(streams::ack))
+        .route("/api/v1/stream/renew-lease", post(streams::renew))
+        .route("/api/v1/stream/seek", post(streams::seek))
 }
 
 fn admin() -> Routes {
@@ -218,6 +231,10 @@ fn admin() -> Routes {
         .route(
             "/api/v1/consumer-groups/{group}/queues/{queue}",
             delete(groups::delete_on_queue),
+        )
+        .route(
+            "/api/v1/resources/streams/{stream}",
+            delete(streams::delete),
         )
         .route("/api/v1/stats/refresh", post(resources::refresh))
         .route("/api/v1/system/shared-state", get(system::shared_state))

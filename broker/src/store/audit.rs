@@ -30,7 +30,7 @@ pub(crate) struct BuriedRow {
 }
 
 /// The tables whose rows name a row of another table: table, column, what it names.
-const REFERENCES: [(&str, &str, &str); 8] = [
+const REFERENCES: [(&str, &str, &str); 12] = [
     ("part", "queue", "queue"),
     ("grp", "queue", "queue"),
     ("segment", "part", "part"),
@@ -39,6 +39,10 @@ const REFERENCES: [(&str, &str, &str); 8] = [
     ("cursor", "part", "part"),
     ("cursor", "grp", "grp"),
     ("trace_name", "trace", "trace"),
+    ("stream_source", "stream", "stream"),
+    ("stream_source", "queue", "queue"),
+    ("stream_group", "stream", "stream"),
+    ("stream_window", "stream", "stream"),
 ];
 
 impl Db {

@@ -8,6 +8,7 @@ mod metered;
 mod read;
 mod schema;
 pub(crate) mod segment;
+mod stream;
 mod trace;
 mod write;
 
@@ -26,6 +27,7 @@ pub(crate) use group::GroupRow;
 pub(crate) use message::{GroupState, Home, Page};
 pub(crate) use read::{LoadedCursor, LoadedGroup, LoadedPart};
 pub(crate) use schema::{APPLICATION_ID, VERSION};
+pub(crate) use stream::{StreamRow, WindowRow};
 pub(crate) use trace::TraceRow;
 pub(crate) use write::{CursorRow, DeadLetterRow};
 

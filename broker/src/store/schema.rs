@@ -13,7 +13,7 @@ pub(crate) const APPLICATION_ID: i32 = 0x5175_454e;
 /// What each version of the layout adds to the one before; the number of steps is the version this program writes.
 /// A new store walks through all of them, an older one through those it lacks. A released step never changes.
 const STEPS: &[&str] = &[
-    TABLES, FINDERS, SIGNATURES, RETENTION, TRACES, BUFFER, NO_TXNS,
+    TABLES, FINDERS, SIGNATURES, RETENTION, TRACES, BUFFER, NO_TXNS, STREAMS,
 ];
 
 /// The layout this program writes.
@@ -90,6 +90,46 @@ CREATE TABLE buffered (
 /// Version 7: where transaction ids lead to is held in memory.
 const NO_TXNS: &str = "
 DROP TABLE txn;
+";
+
+/// Version 8: streams, and where groups stand in their windows.
+const STREAMS: &str = "
+CREATE TABLE stream (
+    id INTEGER PRIMARY KEY,
+    uuid BLOB NOT NULL,
+    name TEXT NOT NULL UNIQUE,
+    namespace TEXT NOT NULL,
+    partitioned INTEGER NOT NULL,
+    duration INTEGER NOT NULL,
+    grace INTEGER NOT NULL,
+    lease INTEGER NOT NULL,
+    strict INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    updated INTEGER NOT NULL
+);
+CREATE TABLE stream_source (
+    stream INTEGER NOT NULL,
+    queue INTEGER NOT NULL,
+    PRIMARY KEY (stream, queue)
+) WITHOUT ROWID;
+CREATE TABLE stream_group (
+    stream INTEGER NOT NULL,
+    grp TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    PRIMARY KEY (stream, grp)
+) WITHOUT ROWID;
+CREATE TABLE stream_window (
+    stream INTEGER NOT NULL,
+    grp TEXT NOT NULL,
+    key TEXT NOT NULL,
+    next INTEGER NOT NULL,
+    closed INTEGER NOT NULL,
+    acked INTEGER NOT NULL,
+    lease BLOB,
+    expires INTEGER,
+    lease_end INTEGER,
+    PRIMARY KEY (stream, grp, key)
+) WITHOUT ROWID;
 ";
 
 /// Version 1.

@@ -74,6 +74,7 @@ impl Db {
             "DELETE FROM cursor WHERE grp IN (SELECT id FROM grp WHERE queue = ?)",
             "DELETE FROM grp WHERE queue = ?",
             "DELETE FROM part WHERE queue = ?",
+            "DELETE FROM stream_source WHERE queue = ?",
             "DELETE FROM queue WHERE id = ?",
         ] {
             self.sql.prepare_cached(statement)?.execute([id])?;

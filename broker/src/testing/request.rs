@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 /// The names of the routes: the first part of their path behind `/api/v1/`.
-pub(super) const ROUTES: [&str; 17] = [
+pub(super) const ROUTES: [&str; 18] = [
     "push",
     "pop",
     "ack",
@@ -18,6 +18,7 @@ pub(super) const ROUTES: [&str; 17] = [
     "messages",
     "consumer-groups",
     "traces",
+    "stream",
     "system",
     "status",
     "analytics",
@@ -27,8 +28,8 @@ pub(super) const ROUTES: [&str; 17] = [
 ];
 
 /// Those of them whose requests name no queue.
-pub(super) const NO_QUEUE: [&str; 7] = [
-    "ack", "lease", "traces", "system", "stats", "metrics", "health",
+pub(super) const NO_QUEUE: [&str; 8] = [
+    "ack", "lease", "traces", "stream", "system", "stats", "metrics", "health",
 ];
 
 /// Those of them that name it in their body.

@@ -24,7 +24,10 @@ use crate::protocol::ack::{Ack, AckResult};
 use crate::protocol::lease::{Renewal, RenewalResult};
 use crate::protocol::push::{Item, PushResult};
 use crate::runtime;
-use crate::stats::{Gauges, PendingStats, Statistics, StatisticsSink};
+use crate::stats::{ConsumerStats, Gauges, PendingStats, Statistics, StatisticsSink};
+use crate::stream::{
+    PolledWindow, StreamConsumeOptions, StreamConsumer, StreamHub, StreamPollOptions, WindowSink,
+};
 use crate::sys;
 use crate::transport::{self, BackendSink, Backends, TokenSink};
 
@@ -62,6 +65,7 @@ struct House {
     core: Arc<Core>,
     producer: Arc<Producer>,
     hub: Arc<Hub>,
+    streams: Arc<StreamHub>,
     /// Changed when the task that tells the statistics is to end.
     telling: watch::Sender<()>,
     /// Buffered messages that no close has told of yet.
@@ -96,6 +100,7 @@ impl Client {
         Ok(Client(Arc::new(Owner(Arc::new(House {
             producer: Producer::new(&core),
             hub: Hub::new(&core),
+            streams: StreamHub::new(&core),
             telling: watch::Sender::new(()),
             lost: AtomicUsize::new(0),
             closes: AtomicUsize::new(0),
@@ -148,6 +153,50 @@ impl Client {
     /// Starts a consumer; see [`ConsumeOptions`] and [`ConsumerSink`].
     pub fn consume(&self, options: ConsumeOptions, sink: ConsumerSink) -> Result<Consumer> {
         self.hub().consume(options, sink)
+    }
+
+    /// Polls for one window of a stream, in turn with all polls of that group in this process.
+    pub fn poll_window(
+        &self,
+        stream: &str,
+        group: &str,
+        options: &StreamPollOptions,
+    ) -> Pending<PolledWindow> {
+        let polling = self.0.0.streams.poll_once(stream, group, options);
+        self.core().watch("stream.poll", polling, || {
+            vec![("stream", stream.into()), ("consumerGroup", group.into())]
+        })
+    }
+
+    /// Acks a window by the id of its lease, or gives it back. That of a window which this client has in hand settles it
+    /// there.
+    pub fn settle_window(
+        &self,
+        lease_id: &str,
+        success: bool,
+        timeout_millis: Option<u64>,
+    ) -> Pending<()> {
+        self.0.0.streams.settle(lease_id, success, timeout_millis)
+    }
+
+    /// Makes the lease of a window last that long from now.
+    pub fn renew_window(
+        &self,
+        lease_id: &str,
+        extend_millis: u64,
+        options: &RenewOptions,
+    ) -> Pending<Renewal> {
+        let streams = &self.0.0.streams;
+        streams.renew(lease_id, extend_millis, options.timeout_millis)
+    }
+
+    /// Starts a consumer of windows; see [`StreamConsumeOptions`] and [`WindowSink`].
+    pub fn consume_windows(
+        &self,
+        options: StreamConsumeOptions,
+        sink: WindowSink,
+    ) -> Result<StreamConsumer> {
+        self.0.0.streams.consume(options, sink)
     }
 
     /// Gives verdicts by ids. Those of a live delivery of this client settle it there; the rest goes to the broker as
@@ -299,8 +348,25 @@ impl House {
                 bytes: bytes as u64,
             },
             buffers: self.producer.buffers(),
-            consumers: self.hub.counts(),
+            consumers: self.counts(),
         })
+    }
+
+    fn counts(&self) -> ConsumerStats {
+        let counts = self.hub.counts();
+        let (running, windows, messages) = self.streams.counts();
+        ConsumerStats {
+            running: counts.running + running,
+            deliveries: counts.deliveries + windows,
+            messages: counts.messages + messages,
+        }
+    }
+
+    /// Handlers that have not returned, for an error message.
+    fn still_running(&self) -> Vec<String> {
+        let mut running = self.hub.still_running();
+        running.extend(self.streams.still_running());
+        running
     }
 
     /// Starts the task that tells the statistics, or ends it.
@@ -374,7 +440,11 @@ impl House {
         core.logger
             .log(Level::Info, "client.close", "the client closes", &[]);
         self.telling.send_replace(());
-        self.hub.stop_all(deadline, StopReason::Closed).await;
+        let (hub, streams) = (&self.hub, &self.streams);
+        tokio::join!(
+            hub.stop_all(deadline, StopReason::Closed),
+            streams.stop_all(deadline, StopReason::Closed)
+        );
         let (_, _) = self
             .producer
             .clone()
@@ -411,7 +481,7 @@ impl House {
         let drained = tokio::time::timeout_at(patience, core.dispatcher.drained())
             .await
             .is_ok();
-        let running = self.hub.still_running();
+        let running = self.still_running();
         match (running.is_empty(), drained) {
             (true, true) => match self.lost.swap(0, Ordering::SeqCst) {
                 0 => Ok(Closed { aborted, unsent: 0 }),
@@ -430,7 +500,7 @@ impl House {
 
     /// The close of a client that was dropped: nobody hears how it went.
     fn close_behind(self: &Arc<House>) {
-        let over = self.core.phase() == Phase::Closed && self.hub.still_running().is_empty();
+        let over = self.core.phase() == Phase::Closed && self.still_running().is_empty();
         if over || !runtime::is_running() {
             self.core.enter(Phase::Closed);
             return self.core.dispatcher.seal();
@@ -454,6 +524,7 @@ impl House {
     /// Waits for handlers that still run, however long they take, so that the threads end after them.
     async fn end(&self) {
         self.hub.all_finished().await;
+        self.streams.all_finished().await;
         self.core.dispatcher.drained().await;
         self.core.dispatcher.seal();
     }

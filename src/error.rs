@@ -232,6 +232,16 @@ impl Error {
         self.edit(|inner| inner.message.push_str(&format!(" ({remark})")))
     }
 
+    /// The same error under another code, and with another message unless that is empty.
+    pub(crate) fn recoded(self, code: ErrorCode, message: &str) -> Error {
+        self.edit(|inner| {
+            inner.code = code;
+            if !message.is_empty() {
+                message.clone_into(&mut inner.message);
+            }
+        })
+    }
+
     /// The same error with the ids under which the call's messages may have been stored.
     pub fn with_transaction_ids(self, ids: Vec<String>) -> Error {
         self.edit(|inner| inner.transaction_ids = ids)

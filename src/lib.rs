@@ -65,13 +65,14 @@ mod protocol;
 mod queue;
 mod runtime;
 mod stats;
+mod stream;
 mod sys;
 mod transaction;
 mod transport;
 
 pub use admin::{
-    Analytics, BrokerStatus, DeadLetters, Group, Groups, Messages, Queues, SeekTo, System, Trace,
-    Traces,
+    Analytics, BrokerStatus, DeadLetters, Group, Groups, Messages, Queues, SeekTo, Stream, Streams,
+    System, Trace, Traces,
 };
 pub use broker::{ActiveFault, BrokerClock, BrokerOptions, ClockChange, EmbeddedBroker, Fault};
 #[cfg(feature = "embedded")]
@@ -102,12 +103,17 @@ pub use protocol::lease::{Renewal, RenewalResult};
 pub use protocol::pop::{Message, Source};
 pub use protocol::push::{Item, PushResult};
 pub use protocol::queue::QueueOptions;
+pub use protocol::stream::WindowMessage;
 pub use protocol::transaction::{Committed, RollbackReason, TransactionResult};
 pub use queue::Queue;
 pub use runtime::{Life, Living, shutdown};
 pub use stats::{
     BufferStats, ConsumerStats, FailureStats, Latency, LatencyStats, LeaseStats, MessageStats,
     PendingStats, RequestStats, Statistics, StatisticsSink, TransactionStats,
+};
+pub use stream::{
+    Aggregates, Aggregation, Number, PolledWindow, STREAM_CONSUME_OPTIONS, StreamConsumeOptions,
+    StreamConsumer, StreamPollOptions, StreamSummary, Window, WindowEvent, WindowSink,
 };
 pub use transaction::Transaction;
 pub use transport::{BackendHealth, BackendSink, BackendState, Backends, TokenSink, TokenWanted};

@@ -16,6 +16,7 @@ use crate::protocol::lease::{Renewal, RenewalResult};
 use crate::protocol::push::{self, PushResult};
 use crate::protocol::transaction::Committed;
 use crate::stats::Statistics;
+use crate::stream::{PolledWindow, StreamSummary, Window};
 
 /// A document of the broker, passed through as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,11 @@ pub trait Output: Clone + Send + Sync + 'static {
         None
     }
 
+    /// Takes out the window, where the result has one.
+    fn take_window(&self) -> Option<Window> {
+        None
+    }
+
     /// Whether writing the JSON is worth it only for those who ask.
     fn is_large(&self) -> bool {
         false
@@ -77,6 +83,7 @@ output_by_serde!(
     Flushed,
     Closed,
     Summary,
+    StreamSummary,
     Statistics
 );
 
@@ -112,6 +119,20 @@ impl Output for Popped {
     }
 }
 
+impl Output for PolledWindow {
+    fn to_json(&self) -> String {
+        PolledWindow::to_json(self)
+    }
+
+    fn take_window(&self) -> Option<Window> {
+        self.take()
+    }
+
+    fn is_large(&self) -> bool {
+        true
+    }
+}
+
 /// An operation of whatever result.
 pub trait AnyPending: Send + Sync {
     /// Whether the result is there.
@@ -134,6 +155,8 @@ pub trait AnyPending: Send + Sync {
     fn is_large(&self) -> bool;
     /// Takes the next delivery out of the result of a pop.
     fn take_delivery(&self) -> Option<Delivery>;
+    /// Takes the window out of the result of a poll.
+    fn take_window(&self) -> Option<Window>;
 }
 
 impl<T: Output> AnyPending for Pending<T> {
@@ -178,5 +201,9 @@ impl<T: Output> AnyPending for Pending<T> {
 
     fn take_delivery(&self) -> Option<Delivery> {
         self.result()?.as_ref().ok()?.take_delivery()
+    }
+
+    fn take_window(&self) -> Option<Window> {
+        self.result()?.as_ref().ok()?.take_window()
     }
 }

@@ -6,6 +6,7 @@ mod groups;
 mod messages;
 mod queues;
 mod status;
+mod streams;
 mod system;
 mod traces;
 
@@ -18,6 +19,7 @@ pub use self::groups::{Group, Groups, SeekTo};
 pub use self::messages::Messages;
 pub use self::queues::Queues;
 pub use self::status::{Analytics, BrokerStatus};
+pub use self::streams::{Stream, Streams};
 pub use self::system::System;
 pub use self::traces::{Trace, Traces};
 use crate::client::Client;

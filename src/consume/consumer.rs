@@ -239,15 +239,30 @@ impl Consumer {
     }
 }
 
-/// Stops a consumer without keeping it alive.
+/// What can be told to stop.
+pub(crate) trait Stops: Send + Sync {
+    fn ask(&self);
+}
+
+impl Stops for Shared {
+    fn ask(&self) {
+        self.ask_to_stop(StopReason::Stopped);
+    }
+}
+
+/// Stops a consumer, of messages or of windows, without keeping it alive.
 #[derive(Clone)]
-pub struct StopSignal(Weak<Shared>);
+pub struct StopSignal(Weak<dyn Stops>);
 
 impl StopSignal {
+    pub(crate) fn of(stops: Weak<dyn Stops>) -> StopSignal {
+        StopSignal(stops)
+    }
+
     /// Begins the stop and returns.
     pub fn stop(&self) {
         if let Some(shared) = self.0.upgrade() {
-            shared.ask_to_stop(StopReason::Stopped);
+            shared.ask();
         }
     }
 
@@ -260,7 +275,8 @@ impl StopSignal {
 impl Consumer {
     /// A way to stop the consumer from where it is not at hand.
     pub fn stop_signal(&self) -> StopSignal {
-        StopSignal(Arc::downgrade(&self.0))
+        let weak = Arc::downgrade(&self.0);
+        StopSignal::of(weak)
     }
 }
 

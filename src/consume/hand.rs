@@ -340,7 +340,7 @@ fn run(handler: &Handler, delivery: &Delivery) -> Settlement {
 }
 
 /// What a handler panicked with.
-fn told(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn told(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     match text {

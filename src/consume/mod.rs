@@ -22,11 +22,14 @@ mod worker;
 
 pub use self::ack::AckOptions;
 pub(crate) use self::claim::{Claim, Verdict};
+pub(crate) use self::consumer::Stops;
 pub use self::consumer::{
     Consumer, ConsumerEvent, ConsumerSink, Settlement, StopReason, StopSignal, Summary,
 };
 pub use self::delivery::{Delivery, MessageVerdict};
+pub(crate) use self::hand::told;
 pub(crate) use self::hub::Hub;
 pub use self::options::{CONSUME_OPTIONS, ConsumeOption, ConsumeOptions};
 pub use self::pop::{PopOptions, Popped};
 pub(crate) use self::taken::Taken;
+pub(crate) use self::worker::ends_consumer;

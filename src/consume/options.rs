@@ -183,7 +183,7 @@ impl ConsumeOptions {
     }
 }
 
-/// One key of [`ConsumeOptions`], as documented in `docs/CONFIGURATION.md`.
+/// One key of the options of a consumer, as documented in `docs/CONFIGURATION.md`.
 #[non_exhaustive]
 pub struct ConsumeOption {
     /// The key in JSON.
@@ -196,144 +196,146 @@ pub struct ConsumeOption {
     pub doc: &'static str,
 }
 
-const fn option(
-    name: &'static str,
-    kind: &'static str,
-    default: &'static str,
-    doc: &'static str,
-) -> ConsumeOption {
-    ConsumeOption {
-        name,
-        kind,
-        default,
-        doc,
+impl ConsumeOption {
+    pub(crate) const fn new(
+        name: &'static str,
+        kind: &'static str,
+        default: &'static str,
+        doc: &'static str,
+    ) -> ConsumeOption {
+        ConsumeOption {
+            name,
+            kind,
+            default,
+            doc,
+        }
     }
 }
 
 /// Every key of [`ConsumeOptions`].
 pub const CONSUME_OPTIONS: &[ConsumeOption] = &[
-    option(
+    ConsumeOption::new(
         "queue",
         "string",
         "(required, or one of the next)",
         "The queue.",
     ),
-    option(
+    ConsumeOption::new(
         "namespace",
         "string",
         "none",
         "Queues by namespace, where no queue is named.",
     ),
-    option(
+    ConsumeOption::new(
         "task",
         "string",
         "none",
         "Queues by task, where no queue is named.",
     ),
-    option("partition", "string", "any", "One partition of the queue."),
-    option(
+    ConsumeOption::new("partition", "string", "any", "One partition of the queue."),
+    ConsumeOption::new(
         "consumerGroup",
         "string",
         "queue mode",
         "The consumer group; without one the queue has a single cursor for everybody.",
     ),
-    option(
+    ConsumeOption::new(
         "subscriptionMode",
         "string",
         "the broker's",
         "Where a group that is new starts: `all` or `new`. Anything else goes to the broker as it is. Brokers 1.x start at `new`.",
     ),
-    option(
+    ConsumeOption::new(
         "subscriptionFrom",
         "string",
         "none",
         "Where a group that is new starts: `now` or an ISO 8601 time. Wins over the mode.",
     ),
-    option(
+    ConsumeOption::new(
         "concurrency",
         "integer",
         "1",
         "How many workers poll and handle side by side, each on another partition; at most 10000.",
     ),
-    option(
+    ConsumeOption::new(
         "batch",
         "integer",
         "(as handlers take)",
         "The most messages of one poll, over all its partitions; at most 1000000. They are handed over together, or one by one with `each`; with 1 there is one message to a lease. Not set, messages are handed over one by one and fetched in such numbers as the handlers take in a quarter of a second, at most 1000 or 4 MiB of them.",
     ),
-    option(
+    ConsumeOption::new(
         "partitions",
         "integer",
         "(1 with `batch`, else up to 100)",
         "The most partitions of one poll; their deliveries are handed over one after another.",
     ),
-    option(
+    ConsumeOption::new(
         "each",
         "boolean",
         "false",
         "Hands the messages of a batch over one by one, each when the one before it has its verdict. What lies behind a negative verdict is not handed over: it comes again.",
     ),
-    option(
+    ConsumeOption::new(
         "ordered",
         "boolean",
         "true",
         "`false`, with `each`: messages of a batch do not wait for each other; up to `concurrency` of them are handed over side by side. Their verdicts still leave in order.",
     ),
-    option(
+    ConsumeOption::new(
         "limit",
         "integer",
         "none",
         "Each worker ends after that many messages handed over, failed ones too. A batch is not cut, but for `each`.",
     ),
-    option(
+    ConsumeOption::new(
         "limitTotal",
         "integer",
         "none",
         "The consumer ends after that many messages handed over by all workers together. No message beyond it is taken from the broker.",
     ),
-    option(
+    ConsumeOption::new(
         "idleMillis",
         "integer, milliseconds",
         "never",
         "The consumer ends when nothing came and nothing ran for that long.",
     ),
-    option(
+    ConsumeOption::new(
         "wait",
         "boolean",
         "true",
         "Whether polls wait at the broker. Without it an empty poll is repeated after 100 ms.",
     ),
-    option(
+    ConsumeOption::new(
         "pollTimeoutMillis",
         "integer, milliseconds",
         "30000",
         "How long a poll waits.",
     ),
-    option(
+    ConsumeOption::new(
         "autoAck",
         "boolean",
         "true",
         "Whether a handler's ack acks what has no verdict yet. If not, messages are settled by hand, and the lease is kept until then.",
     ),
-    option(
+    ConsumeOption::new(
         "commitOnDelivery",
         "boolean",
         "false",
         "The broker counts messages as done when it hands them out: at most once, without lease and verdict. What a handler answers changes nothing.",
     ),
-    option(
+    ConsumeOption::new(
         "leaseSeconds",
         "integer, seconds",
         "60",
         "The length of the lease.",
     ),
-    option(
+    ConsumeOption::new(
         "renewLease",
         "boolean",
         "true",
         "Whether leases are renewed while messages are unsettled, each at a third of its length.",
     ),
-    option(
+    ConsumeOption::new(
         "maxHandlingSeconds",
         "integer, seconds",
         "3600",

@@ -433,7 +433,7 @@ impl Shared {
 }
 
 /// Errors that no further poll would mend.
-fn ends_consumer(error: &Error) -> bool {
+pub(crate) fn ends_consumer(error: &Error) -> bool {
     use ErrorCode::*;
     matches!(
         error.code(),

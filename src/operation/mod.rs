@@ -8,6 +8,7 @@ mod messaging;
 pub(crate) mod queue;
 mod route;
 pub(crate) mod status;
+pub(crate) mod stream;
 pub(crate) mod system;
 pub(crate) mod trace;
 mod transaction;
@@ -171,6 +172,7 @@ static FAMILIES: &[&[&Operation]] = &[
     message::TABLE,
     trace::TABLE,
     group::TABLE,
+    stream::TABLE,
     status::TABLE,
     system::TABLE,
 ];

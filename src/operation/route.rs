@@ -324,6 +324,10 @@ pub(super) struct Call {
 }
 
 impl Call {
+    pub(super) fn name(&self) -> &'static str {
+        self.operation.name
+    }
+
     /// Sends the request that these parameters make.
     pub(super) async fn send(&self, params: &Params) -> Result<Answer> {
         let (path, body) = self.route.target(self.operation, params)?;

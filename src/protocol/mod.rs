@@ -12,6 +12,7 @@ mod plain;
 pub(crate) mod pop;
 pub(crate) mod push;
 pub(crate) mod queue;
+pub(crate) mod stream;
 pub(crate) mod transaction;
 
 use bytes::Bytes;

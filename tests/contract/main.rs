@@ -12,6 +12,7 @@ mod produce;
 mod queues;
 mod settle;
 mod status;
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
             transactions::TESTS,
             groups::TESTS,
             status::TESTS,
+            streams::TESTS,
         ];
         for (name, test) in tests.concat() {
             let broker = broker.clone();

@@ -100,8 +100,13 @@ func (q *Queue) PushAll(ctx context.Context, payloads []any, options ...Option) 
 		return C.qgo_push(handle, chars(q.cName), chars(q.cPartition), chars(text), C.size_t(len(text)), chars(settings),
 			p.queue, r.tag, r.keep), nil
 	})
-	var results []PushResult
-	err = got.read(err, &results)
+	if got.json == nil {
+		return nil, err
+	}
+	results, wrong := readPushResults(got.json)
+	if wrong != nil && err == nil {
+		err = newError(ErrBadAnswer, "the result of the push cannot be read: %v", wrong)
+	}
 	return results, err
 }
 

@@ -1,0 +1,110 @@
+#include "world.h"
+#include <string.h>
+#include <time.h>
+
+static void rest(double millis) {
+    struct timespec time = {(time_t)(millis / 1000), (long)((long long)millis % 1000 * 1000000)};
+    nanosleep(&time, NULL);
+}
+
+/* Waits for a future, and tells whether it went well. */
+static int went_well(queen_future_t *future) {
+    int good = queen_future_wait(future, PATIENCE_MS) == QUEEN_OK && queen_future_error(future) == NULL;
+    queen_future_free(future);
+    return good;
+}
+
+static int32_t react(consumption *c, const json *rule, queen_delivery_t *delivery) {
+    const char *then = json_word(rule, "then"), *reason = json_word(rule, "reason");
+    if (then == NULL || strcmp(then, "ack") == 0) return QUEEN_ACK;
+    if (strcmp(then, "nack") == 0) {
+        if (reason != NULL) queen_future_free(queen_delivery_nack(delivery, reason));
+        return QUEEN_NACK;
+    }
+    if (strcmp(then, "throw") == 0) return 4711; /* C has no exceptions; this is no answer either */
+    if (strcmp(then, "stop") == 0) {
+        pthread_mutex_lock(&c->lock);
+        while (c->handle == NULL) pthread_cond_wait(&c->ready, &c->lock);
+        pthread_mutex_unlock(&c->lock);
+        queen_future_free(queen_consumer_stop(c->handle, PATIENCE_MS));
+        return QUEEN_ACK;
+    }
+    if (strcmp(then, "settle") == 0) {
+        json *verdict = json_set(json_set(json_object(), "index", json_number(0)), "status", json_get(rule, "status"));
+        if (reason != NULL) json_set(verdict, "error", json_get(rule, "reason"));
+        char *text = json_text(json_add(json_list(), verdict));
+        return went_well(queen_delivery_settle(delivery, text, strlen(text))) ? QUEEN_ACK : QUEEN_NACK;
+    }
+    if (strcmp(then, "transaction") == 0) {
+        queen_transaction_t *t = queen_transaction_new(c->client);
+        char *items = json_text(json_get(rule, "items"));
+        queen_transaction_ack(t, delivery, 0, NULL);
+        queen_transaction_push(t, json_word(rule, "queue"), NULL, items, strlen(items), NULL);
+        int good = went_well(queen_transaction_commit(t, NULL));
+        queen_transaction_free(t);
+        return good ? QUEEN_ACK : QUEEN_NACK;
+    }
+    return QUEEN_NACK; /* no such rule */
+}
+
+static int32_t handle(queen_delivery_t *delivery, void *user_data) {
+    consumption *c = user_data;
+    size_t calls = 0;
+    pthread_mutex_lock(&c->lock);
+    size_t before = c->payloads->count;
+    describe(delivery, c->payloads, c->messages);
+    const json *payload = c->payloads->items[before];
+    /* Handlers that get several messages at once go by the first; no scenario has rules by call for those. */
+    for (size_t i = 0; i <= before; i++) calls += pattern_mismatch(payload, c->payloads->items[i], "") == NULL;
+    pthread_mutex_unlock(&c->lock);
+    for (size_t i = 0; i < c->rules->count; i++) {
+        const json *rule = c->rules->items[i], *wanted = json_get(rule, "payload");
+        if (wanted->kind != KIND_NULL && pattern_mismatch(wanted, payload, "") != NULL) continue;
+        if ((size_t)json_amount(rule, "call", (double)calls) != calls) continue;
+        rest(json_amount(rule, "sleepMillis", 0));
+        return react(c, rule, delivery);
+    }
+    return QUEEN_ACK;
+}
+
+void begin_consuming(operation *o, queen_client_t *client, const json *options) {
+    consumption *c = keep(sizeof *c);
+    queen_error_t *error = NULL;
+    char *text = json_text(options);
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_cond_init(&c->ready, NULL);
+    c->client = client;
+    c->rules = json_get(o->step, "handler");
+    c->payloads = json_list();
+    c->messages = json_list();
+    c->stop_millis = json_amount(o->step, "stopMillis", -1);
+    queen_consumer_t *handle_of = queen_consume(client, text, strlen(text), handle, c, NULL, &error);
+    if (handle_of == NULL) {
+        o->error = error_json(error);
+        queen_error_free(error);
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    c->handle = handle_of;
+    pthread_cond_broadcast(&c->ready);
+    pthread_mutex_unlock(&c->lock);
+    o->consuming = c;
+    o->future = queen_consumer_future(c->handle);
+}
+
+/* The future has the summary, an error too. */
+void finish_consuming(operation *o) {
+    consumption *c = o->consuming;
+    size_t n;
+    if (c->stop_millis >= 0 && queen_future_wait(o->future, (int64_t)c->stop_millis) != QUEEN_OK)
+        queen_future_free(queen_consumer_stop(c->handle, PATIENCE_MS));
+    if (queen_future_wait(o->future, PATIENCE_MS) != QUEEN_OK) went_well(queen_consumer_stop(c->handle, PATIENCE_MS));
+    const char *summary = queen_future_json(o->future, &n);
+    o->error = error_json(queen_future_error(o->future));
+    pthread_mutex_lock(&c->lock);
+    o->result = json_set(json_set(json_object(), "payloads", c->payloads), "messages", c->messages);
+    pthread_mutex_unlock(&c->lock);
+    json_set(o->result, "summary", json_parse(summary, summary == NULL ? 0 : n));
+    queen_future_free(o->future);
+    queen_consumer_free(c->handle);
+}

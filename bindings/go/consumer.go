@@ -92,17 +92,14 @@ func (q *Queue) start(ctx context.Context, handler DeliveryHandler, options []Op
 	if err != nil {
 		return nil, err
 	}
-	c := &Consumer{client: q.client, handler: handler, concurrency: 1, ended: make(chan struct{}), running: map[*Delivery]func(){}}
-	for _, o := range all {
-		switch o.Name {
-		case "concurrency":
-			if n, ok := o.Value.(int); ok {
-				c.concurrency = n
-			}
-		case "autoAck":
-			c.manual = o.Value == false
-		}
-	}
+	c := &Consumer{client: q.client, handler: handler, ended: make(chan struct{}), running: map[*Delivery]func(){}}
+	// What the core makes of them; it says what is wrong with them too.
+	asked := struct {
+		Concurrency int
+		AutoAck     bool
+	}{1, true}
+	_ = json.Unmarshal(settings, &asked)
+	c.concurrency, c.manual = asked.Concurrency, !asked.AutoAck
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	handle, err := q.client.core.enter()
 	if err != nil {
@@ -324,5 +321,5 @@ func (d *Delivery) keep() {
 	d.lease.mu.Lock()
 	d.lease.own = true
 	d.lease.mu.Unlock()
-	d.lease.settled(0)
+	d.lease.settled()
 }

@@ -169,6 +169,62 @@ func TestBatchesAndManualAcks(t *testing.T) {
 	})
 }
 
+// What a handler keeps frees itself with the last verdict, not before and not never.
+func TestWhatIsKeptIsFreedOnce(t *testing.T) {
+	onBrokers(t, func(t *testing.T, client *queen.Client, name string) {
+		queue := client.Queue(name)
+		fill(t, queue, 3)
+		kept := make(chan *queen.Delivery, 1)
+		consumer, err := queue.StartDeliveries(short(t), func(ctx context.Context, d *queen.Delivery) error {
+			kept <- d
+			return nil
+		}, queen.ManualAck(), queen.Batch(3), queen.Limit(3))
+		must(t, err)
+		d := <-kept
+		must(t, d.Messages[0].Ack(short(t)))
+		wants(t, d.Messages[0].Ack(short(t)), queen.ErrAlreadySettled)
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		wants(t, d.Messages[1].Ack(ended), queen.ErrCancelled) // never given
+		wants(t, d.Messages[1].Ack(ended), queen.ErrCancelled)
+		must(t, d.Messages[1].Ack(short(t)))
+		if _, err := client.InTransaction(short(t), func(tx *queen.Transaction) error {
+			return tx.Ack(d.Messages[2])
+		}); err != nil {
+			t.Fatal(err)
+		}
+		summary, err := consumer.Wait(short(t))
+		must(t, err)
+		if summary.Acked != 3 || summary.Unsettled != 0 {
+			t.Fatalf("%+v", summary)
+		}
+		wants(t, d.Messages[2].Ack(short(t)), queen.ErrClosed) // freed
+		empty(t, queue)
+	})
+}
+
+// Handlers run side by side as often as Concurrency says, in whatever form it is given, and no more often.
+func TestConcurrency(t *testing.T) {
+	client := queentest.Start(t).Client()
+	for i := 0; i < 8; i++ {
+		fill(t, client.Queue("q").Partition(string(rune('a'+i))), 5)
+	}
+	for _, option := range []queen.Option{queen.Concurrency(4), queen.Set("concurrency", 4.0)} {
+		var now, most int32
+		must(t, client.Queue("q").Consume(short(t), func(context.Context, *queen.Message) error {
+			if n := atomic.AddInt32(&now, 1); n > atomic.LoadInt32(&most) {
+				atomic.StoreInt32(&most, n)
+			}
+			time.Sleep(10 * time.Millisecond)
+			atomic.AddInt32(&now, -1)
+			return nil
+		}, option, queen.Limit(20)))
+		if most < 2 || most > 4 {
+			t.Errorf("%d side by side", most)
+		}
+	}
+}
+
 func TestStopWaitsForHandlers(t *testing.T) {
 	onBrokers(t, func(t *testing.T, client *queen.Client, name string) {
 		fill(t, client.Queue(name), 5)

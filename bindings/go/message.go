@@ -58,8 +58,9 @@ type lease struct {
 	queue  string
 	mu     sync.RWMutex // held for reading while C has the handle
 	handle *C.queen_delivery_t
-	left   int  // messages on which no verdict was asked for here
-	own    bool // frees itself with the last verdict, because nobody else does
+	given  []bool // the messages with a verdict
+	left   int    // how many have none
+	own    bool   // frees itself with the last verdict, because nobody else does
 }
 
 // text copies a field of a view.
@@ -73,7 +74,7 @@ func text(at *C.char, n C.size_t) string {
 // newDelivery copies what C describes.
 func newDelivery(from *C.qgo_delivery) *Delivery {
 	views := unsafe.Slice(from.views, int(from.count))
-	d := &Delivery{lease: &lease{handle: from.handle, left: len(views)}, Messages: make([]*Message, len(views))}
+	d := &Delivery{lease: &lease{handle: from.handle, given: make([]bool, len(views)), left: len(views)}, Messages: make([]*Message, len(views))}
 	if len(views) > 0 {
 		v := &views[0]
 		d.Queue, d.Partition = text(v.queue, v.queue_len), text(v.partition, v.partition_len)
@@ -137,11 +138,16 @@ func (l *lease) with(what string, use func(*C.queen_delivery_t)) error {
 	return nil
 }
 
-// settled counts verdicts. With the last one a delivery that a handler has kept frees itself.
-func (l *lease) settled(n int) {
+// settled notes verdicts. With the last one a delivery that a handler has kept frees itself.
+func (l *lease) settled(indexes ...int) {
 	l.mu.Lock()
-	l.left -= n
-	over := l.own && l.left <= 0
+	for _, at := range indexes {
+		if at >= 0 && at < len(l.given) && !l.given[at] {
+			l.given[at] = true
+			l.left--
+		}
+	}
+	over := l.own && l.left == 0
 	l.mu.Unlock()
 	if over {
 		l.release()
@@ -189,11 +195,15 @@ func (d *Delivery) Settle(ctx context.Context, verdicts ...Verdict) ([]AckResult
 	if err != nil {
 		return nil, newError(ErrInvalidJSON, "the verdicts cannot be written as JSON: %v", err)
 	}
-	return d.settle(ctx, text, len(verdicts))
+	indexes := make([]int, len(verdicts))
+	for i, v := range verdicts {
+		indexes[i] = v.Index
+	}
+	return d.settle(ctx, text, indexes...)
 }
 
-func (d *Delivery) settle(ctx context.Context, verdicts []byte, n int) ([]AckResult, error) {
-	got, err := d.do(ctx, n, func(p *pump, handle *C.queen_delivery_t, r route) *C.queen_future_t {
+func (d *Delivery) settle(ctx context.Context, verdicts []byte, indexes ...int) ([]AckResult, error) {
+	got, err := d.do(ctx, indexes, func(p *pump, handle *C.queen_delivery_t, r route) *C.queen_future_t {
 		return C.qgo_settle(handle, chars(verdicts), C.size_t(len(verdicts)), p.queue, r.tag, r.keep)
 	})
 	var results []AckResult
@@ -202,7 +212,11 @@ func (d *Delivery) settle(ctx context.Context, verdicts []byte, n int) ([]AckRes
 }
 
 func (d *Delivery) all(ctx context.Context, begin func(*C.queen_delivery_t) *C.queen_future_t) ([]AckResult, error) {
-	got, err := d.do(ctx, len(d.Messages), func(p *pump, handle *C.queen_delivery_t, r route) *C.queen_future_t {
+	all := make([]int, len(d.Messages))
+	for i := range all {
+		all[i] = i
+	}
+	got, err := d.do(ctx, all, func(p *pump, handle *C.queen_delivery_t, r route) *C.queen_future_t {
 		return p.routed(begin(handle), r)
 	})
 	var results []AckResult
@@ -210,14 +224,15 @@ func (d *Delivery) all(ctx context.Context, begin func(*C.queen_delivery_t) *C.q
 	return results, err
 }
 
-// do waits for a verdict on so many messages.
-func (d *Delivery) do(ctx context.Context, n int, begin func(*pump, *C.queen_delivery_t, route) *C.queen_future_t) (event, error) {
+// do waits for verdicts on messages. They are given as soon as the call has begun, whatever becomes of the waiting.
+func (d *Delivery) do(ctx context.Context, indexes []int, begin func(*pump, *C.queen_delivery_t, route) *C.queen_future_t) (event, error) {
+	begun := false
 	got, err := operation(ctx, func(p *pump, r route) (future *C.queen_future_t, err error) {
-		err = d.lease.with("the delivery", func(handle *C.queen_delivery_t) { future = begin(p, handle, r) })
+		err = d.lease.with("the delivery", func(handle *C.queen_delivery_t) { future, begun = begin(p, handle, r), true })
 		return future, err
 	})
-	if code := codeOf(err); code != ErrInvalidJSON && code != ErrInvalidArgument && code != ErrClosed {
-		d.lease.settled(n)
+	if code := codeOf(err); begun && code != ErrInvalidJSON && code != ErrInvalidArgument {
+		d.lease.settled(indexes...)
 	}
 	return got, err
 }
@@ -281,7 +296,7 @@ func (m *Message) settle(ctx context.Context, status Status, reason string) erro
 		text = append(append(text, `,"error":`...), quoted...)
 	}
 	text = append(text, "}]"...)
-	results, err := m.delivery.settle(ctx, text, 1)
+	results, err := m.delivery.settle(ctx, text, m.index)
 	if err == nil && len(results) == 1 && !results[0].Success {
 		return newError(ErrPartial, "the verdict was refused: %s", results[0].Error)
 	}

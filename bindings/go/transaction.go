@@ -17,6 +17,9 @@ type Transaction struct {
 	client *Client
 	mu     sync.RWMutex
 	handle *C.queen_transaction_t
+
+	verdicts sync.Mutex // of what follows
+	taken    []*Message
 }
 
 // Transaction makes a transaction, which ends with Commit or Release.
@@ -78,6 +81,11 @@ func (t *Transaction) Settle(m *Message, status Status) error {
 	}); err != nil {
 		return err
 	}
+	if added == nil {
+		t.verdicts.Lock()
+		t.taken = append(t.taken, m)
+		t.verdicts.Unlock()
+	}
 	return added
 }
 
@@ -125,6 +133,14 @@ func (t *Transaction) Commit(ctx context.Context) (TransactionResult, error) {
 		}
 		return p.routed(C.queen_transaction_commit(t.handle, nil), r), nil
 	})
+	// Applied, or perhaps: the messages have their verdicts, or are lost. Otherwise they are unsettled.
+	if e, ok := err.(*Error); err == nil || ok && e.Outcome == UnknownOutcome {
+		t.verdicts.Lock()
+		for _, m := range t.taken {
+			m.delivery.lease.settled(m.index)
+		}
+		t.verdicts.Unlock()
+	}
 	var result TransactionResult
 	err = got.read(err, &result)
 	return result, err

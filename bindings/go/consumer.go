@@ -58,14 +58,17 @@ func (q *Queue) Start(ctx context.Context, handler Handler, options ...Option) (
 			break
 		}
 	}
-	return q.StartDeliveries(ctx, func(ctx context.Context, d *Delivery) error {
+	if handler == nil {
+		return q.start(ctx, nil, options)
+	}
+	return q.start(ctx, func(ctx context.Context, d *Delivery) error {
 		for _, m := range d.Messages { // one
 			if err := handler(ctx, m); err != nil {
 				return err
 			}
 		}
 		return nil
-	}, options...)
+	}, options)
 }
 
 // ConsumeDeliveries is Consume for handlers that take the messages of a delivery together: up to Batch of them, one without.
@@ -86,6 +89,9 @@ func (q *Queue) StartDeliveries(ctx context.Context, handler DeliveryHandler, op
 func (q *Queue) start(ctx context.Context, handler DeliveryHandler, options []Option) (*Consumer, error) {
 	if q.bad != nil {
 		return nil, q.bad
+	}
+	if handler == nil {
+		return nil, newError(ErrInvalidArgument, "the handler is nil; give a function")
 	}
 	all := q.where(options)
 	settings, err := encode(all)

@@ -265,6 +265,8 @@ func TestRefusals(t *testing.T) {
 		}
 		_, err = client.Queue(name).Start(short(t), func(context.Context, *queen.Message) error { return nil }, queen.Concurrency(0))
 		wants(t, err, queen.ErrInvalidConfig)
+		_, err = client.Queue(name).Start(short(t), nil)
+		wants(t, err, queen.ErrInvalidArgument)
 		wants(t, client.Call(short(t), "no.such", nil, nil), queen.ErrUnknownOperation)
 		wants(t, client.Call(short(t), "queue.get", nil, nil), queen.ErrInvalidJSON)
 		_, err = client.MessageGet(short(t), "00000000-0000-0000-0000-000000000000", "none")

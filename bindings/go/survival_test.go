@@ -203,7 +203,7 @@ func TestUseAfterClose(t *testing.T) {
 		wants(t, err, queen.ErrClosed)
 		_, err = queue.Pop(short(t))
 		wants(t, err, queen.ErrClosed)
-		_, err = queue.Start(short(t), nil)
+		_, err = queue.Start(short(t), func(context.Context, *queen.Message) error { return nil })
 		wants(t, err, queen.ErrClosed)
 		wants(t, client.Ping(short(t)), queen.ErrClosed)
 		wants(t, client.SetToken("x"), queen.ErrClosed)

@@ -1,4 +1,5 @@
-//! What libqueen is to reach against the official Rust client, and against plain HTTP, on the official broker.
+//! What libqueen is to reach against the official Rust client, and against plain HTTP, on the official broker; and its Go binding
+//! against `net/http`.
 
 use crate::results::{Results, Runs, Sample, median};
 use crate::work::{Case, Work};
@@ -99,11 +100,7 @@ pub fn print(results: &Results) {
         };
         let (official, ceiling) = (runs("official-rust"), runs("http-ceiling"));
         let mut told = |what: &str, wanted: String, measured: f64, met: bool| {
-            let (name, in_flight, partitions) = (work.case.name(), work.in_flight, work.partitions);
-            let met = if met { "met" } else { "MISSED" };
-            lines.push(format!(
-                "{name:<16} {in_flight:>6} {partitions:>5}  {what:<28} {wanted:>9} {measured:>9.3}  {met}"
-            ));
+            lines.push(line(work, what, &wanted, measured, met));
         };
         let ours_to = |other, value: fn(&Sample) -> Option<f64>| {
             by_rounds([ours, other], |one, other| {
@@ -148,10 +145,55 @@ pub fn print(results: &Results) {
             );
         }
     }
+    print_table("libqueen-c", &lines);
+    print_table("libqueen-go", &go(results));
+}
+
+/// What the Go binding is to reach against a program with `net/http` and no client: messages per second at least, processor
+/// time per message at most.
+fn go(results: &Results) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (n, work) in results.works.iter().enumerate() {
+        let (speed, cpu) = match (work.case, work.in_flight, work.partitions) {
+            (Case::PushSingle, 512, 1) => (3.0, Some(0.333)),
+            (Case::Consume, ..) => (10.0, None),
+            _ => continue,
+        };
+        let runs = |subject| {
+            let runs = results.runs.get(&(n, "official", subject));
+            runs.filter(|runs| runs.error.is_none())
+        };
+        let (Some(ours), Some(other)) = (runs("libqueen-go"), runs("http-go")) else {
+            continue;
+        };
+        let ratio = |value: fn(&Sample) -> f64| {
+            by_rounds([ours, other], |one, other| Some(value(one) / value(other)))
+        };
+        if let Some(measured) = ratio(Sample::speed) {
+            let (what, met) = ("msg/s against http-go", measured >= speed);
+            lines.push(line(work, what, &format!(">= {speed}"), measured, met));
+        }
+        if let (Some(cpu), Some(measured)) = (cpu, ratio(Sample::cpu_us_per_msg)) {
+            let (what, met) = ("CPU against http-go", measured <= cpu);
+            lines.push(line(work, what, &format!("<= {cpu}"), measured, met));
+        }
+    }
+    lines
+}
+
+fn line(work: &Work, what: &str, wanted: &str, measured: f64, met: bool) -> String {
+    let (name, in_flight, partitions) = (work.case.name(), work.in_flight, work.partitions);
+    let met = if met { "met" } else { "MISSED" };
+    format!(
+        "{name:<16} {in_flight:>6} {partitions:>5}  {what:<28} {wanted:>9} {measured:>9.3}  {met}"
+    )
+}
+
+fn print_table(subject: &str, lines: &[String]) {
     if lines.is_empty() {
         return;
     }
-    println!("\nGoals of libqueen-c on the official broker, medians of the ratios of each round");
+    println!("\nGoals of {subject} on the official broker, medians of the ratios of each round");
     println!(
         "{:<16} {:>6} {:>5}  {:<28} {:>9} {:>9}",
         "case", "flight", "parts", "what", "goal", "measured"

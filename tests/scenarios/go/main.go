@@ -179,6 +179,11 @@ func (w *world) judge(s *step, result any, err error) error {
 
 // scenario runs a file.
 func scenario(broker, url, file string) (err error) {
+	defer func() { // what is wrong with the scenario itself
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("%v", cause)
+		}
+	}()
 	bytes, err := os.ReadFile(file)
 	if err != nil {
 		return err

@@ -339,6 +339,125 @@ func (c *Client) GroupDelete(ctx context.Context, consumerGroup string, options 
 	return c.named(ctx, "group.delete", map[string]any{"consumerGroup": consumerGroup}, options)
 }
 
+// StreamDefine is the operation stream.define. Defines a stream, or replaces the definition of one that exists; where its groups stand is kept.
+//
+// Result: the broker's document: `{"success", "stream_id", "name"}`
+//
+// Options, with Set:
+//
+//   - sources (string or array of strings; []): The queues to read. They are added to those that the stream has. One that does not exist is an error on the embedded broker; one of generation 0.7 leaves it out.
+//   - partitioned (boolean; false): Whether each partition name has windows of its own, or all messages are together.
+//   - windowMillis (integer, milliseconds; 60000): The length of a window.
+//   - graceMillis (integer, milliseconds; 30000): How long after its end a window closes.
+//   - leaseMillis (integer, milliseconds; 60000): The length of a window's lease.
+//   - strictWatermark (boolean; false): Close windows as brokers of generation 0.7 do: when something later came to every source, never by the clock.
+//   - timeoutMillis (integer, milliseconds; the client's): Deadline of the call.
+func (c *Client) StreamDefine(ctx context.Context, stream string, namespace string, options ...Option) (json.RawMessage, error) {
+	return c.named(ctx, "stream.define", map[string]any{"stream": stream, "namespace": namespace}, options)
+}
+
+// StreamPoll is the operation stream.poll. Takes the next window of a group under a lease, waiting for it. Polls of a group take turns in a process. A window that is not settled comes again.
+//
+// Result: `{"window": {"id", "leaseId", "stream", "consumerGroup", "key", "start", "end", "size", "originalSize", "messages": [{"id", "data", "created_at"}]}}`, null where nothing came. In C the future holds the window: it goes back when that is freed, unless it was taken or acked
+//
+// Options, with Set:
+//
+//   - pollTimeoutMillis (integer, milliseconds; 30000): How long to wait at the broker; 0 only looks.
+//   - timeoutMillis (integer, milliseconds; the client's): Deadline of the call beyond the waiting.
+func (c *Client) StreamPoll(ctx context.Context, stream string, consumerGroup string, options ...Option) (json.RawMessage, error) {
+	return c.named(ctx, "stream.poll", map[string]any{"stream": stream, "consumerGroup": consumerGroup}, options)
+}
+
+// StreamAck is the operation stream.ack. Finishes a window by the id of its lease, or gives it back. QUEEN_E_LEASE_LOST: it comes again.
+//
+// Result: `null`
+//
+// Options, with Set:
+//
+//   - success (boolean; true): `false` gives the window back: it comes again at once.
+//   - timeoutMillis (integer, milliseconds; the client's): Deadline of the call.
+func (c *Client) StreamAck(ctx context.Context, leaseID string, options ...Option) (json.RawMessage, error) {
+	return c.named(ctx, "stream.ack", map[string]any{"leaseId": leaseID}, options)
+}
+
+// StreamRenew is the operation stream.renew. Makes the lease of a window last that long from now; it may become shorter. QUEEN_E_LEASE_LOST: it has ended.
+//
+// Result: `{"leaseId", "renewed", "expiresAt"}`; `renewed` is null
+//
+// Options, with Set:
+//
+//   - extendMillis (integer, milliseconds; 30000): How long it is to last.
+//   - timeoutMillis (integer, milliseconds; the client's): Deadline of the call.
+func (c *Client) StreamRenew(ctx context.Context, leaseID string, options ...Option) (json.RawMessage, error) {
+	return c.named(ctx, "stream.renew", map[string]any{"leaseId": leaseID}, options)
+}
+
+// StreamSeek is the operation stream.seek. Moves a group: its next windows begin at that time. On the embedded broker every key is moved and windows that are out are lost; a broker of generation 0.7 does not move groups of partitioned streams, though it answers with success.
+//
+// Result: the broker's document: `{"success"}`
+//
+// Options, with Set:
+//
+//   - timeoutMillis (integer, milliseconds; the client's): Deadline of the call.
+func (c *Client) StreamSeek(ctx context.Context, stream string, consumerGroup string, timestamp string, options ...Option) (json.RawMessage, error) {
+	return c.named(ctx, "stream.seek", map[string]any{"stream": stream, "consumerGroup": consumerGroup, "timestamp": timestamp}, options)
+}
+
+// StreamList is the operation stream.list. Lists the streams.
+//
+// Result: the broker's document: `{"streams": [{"id", "name", "namespace", "partitioned", "sourceQueues", "windowDurationMs", …}]}`
+//
+// Options, with Set:
+//
+//   - timeoutMillis (integer, milliseconds; the client's): Deadline of the call.
+func (c *Client) StreamList(ctx context.Context, options ...Option) (json.RawMessage, error) {
+	return c.named(ctx, "stream.list", map[string]any{}, options)
+}
+
+// StreamGet is the operation stream.get. Tells how a stream is defined.
+//
+// Result: the broker's document: `{"id", "name", "namespace", "partitioned", "windowDurationMs", …}`
+//
+// Options, with Set:
+//
+//   - timeoutMillis (integer, milliseconds; the client's): Deadline of the call.
+func (c *Client) StreamGet(ctx context.Context, stream string, options ...Option) (json.RawMessage, error) {
+	return c.named(ctx, "stream.get", map[string]any{"stream": stream}, options)
+}
+
+// StreamConsumers is the operation stream.consumers. Tells where each group of a stream stands. Brokers of generation 0.7 always answer with an error.
+//
+// Result: the broker's document: `{"consumers": [{"consumerGroup", "key", "nextWindowStart", "windowsProcessed", "leaseId", "leaseExpiresAt"}]}`
+//
+// Options, with Set:
+//
+//   - timeoutMillis (integer, milliseconds; the client's): Deadline of the call.
+func (c *Client) StreamConsumers(ctx context.Context, stream string, options ...Option) (json.RawMessage, error) {
+	return c.named(ctx, "stream.consumers", map[string]any{"stream": stream}, options)
+}
+
+// StreamStats is the operation stream.stats. Tells totals over all streams.
+//
+// Result: the broker's document: `{"totalStreams", "totalConsumerGroups", "activeLeases", "totalWindowsProcessed", …}`
+//
+// Options, with Set:
+//
+//   - timeoutMillis (integer, milliseconds; the client's): Deadline of the call.
+func (c *Client) StreamStats(ctx context.Context, options ...Option) (json.RawMessage, error) {
+	return c.named(ctx, "stream.stats", map[string]any{}, options)
+}
+
+// StreamDelete is the operation stream.delete. Deletes a stream and where its groups stand. The messages of its sources stay.
+//
+// Result: the broker's document: `{"success", "message"}`
+//
+// Options, with Set:
+//
+//   - timeoutMillis (integer, milliseconds; the client's): Deadline of the call.
+func (c *Client) StreamDelete(ctx context.Context, stream string, options ...Option) (json.RawMessage, error) {
+	return c.named(ctx, "stream.delete", map[string]any{"stream": stream}, options)
+}
+
 // Status is the operation status. Tells throughput, queues, leases, dead letters and workers of a time range.
 //
 // Result: the broker's document: `{"timeRange", "throughput", "queues", "messages", "leases", "deadLetterQueue", "workers", …}`

@@ -1,0 +1,78 @@
+"""Payloads as JSON: ready JSON passes through byte for byte, everything else is written here."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import uuid
+from typing import Any, Callable, List, Optional, Union
+
+from . import _native
+from .errors import make_error
+
+Default = Callable[[Any], Any]
+Dumps = Callable[[Any], Union[bytes, str]]
+
+READY = (bytes, bytearray, memoryview)
+
+
+def known(value: Any) -> Any:
+    """What the json module cannot write but has one obvious form: dataclasses, models of pydantic, UUIDs, times."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    dump = getattr(value, "model_dump", None)  # pydantic 2
+    if callable(dump):
+        return dump(mode="json")
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON; give the client a function `default` for it")
+
+
+class Encoder:
+    """Writes payloads, as the settings `default` and `dumps` of a client say."""
+
+    def __init__(self, default: Optional[Default] = None, dumps: Optional[Dumps] = None) -> None:
+        self._own = default
+        self._dumps = dumps
+        self._encode = json.JSONEncoder(
+            ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=self._default
+        ).encode
+
+    def _default(self, value: Any) -> Any:
+        if self._own is not None:
+            return self._own(value)
+        return known(value)
+
+    def encode(self, value: Any) -> bytes:
+        """Any value as JSON; bytes are JSON already."""
+        if isinstance(value, READY):
+            return bytes(value)
+        try:
+            text = self._encode(value) if self._dumps is None else self._dumps(value)
+            return text if isinstance(text, bytes) else text.encode("utf-8")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise make_error(
+                _native.QUEEN_E_INVALID_JSON,
+                f"the payload, a {type(value).__name__}, cannot be written as JSON: {error}",
+            ) from error
+
+    def item(self, item: Any) -> bytes:
+        """An item of a push. Ready JSON may also be what a dict has under `data` or `payload`."""
+        if isinstance(item, dict):
+            key = "data" if "data" in item else "payload"
+            value = item.get(key)
+            if isinstance(value, READY):
+                rest = self.encode({name: other for name, other in item.items() if name != key})
+                comma = b"," if len(rest) > 2 else b""
+                return b"%s%s%s:%s}" % (rest[:-1], comma, b'"%s"' % key.encode(), bytes(value))
+        return self.encode(item)
+
+    def items(self, items: Any) -> bytes:
+        """What a push is given as a JSON array: one item or a list of them."""
+        if isinstance(items, (list, tuple)):
+            many: List[bytes] = [self.item(item) for item in items]
+            return b"[%s]" % b",".join(many)
+        return b"[%s]" % self.item(items)

@@ -433,6 +433,165 @@ class Admin:
         )
         return self._queen.call("group.delete", **parameters)
 
+    def stream_define(
+        self, stream: str, namespace: str, *, sources: Optional[str] = None, partitioned: Optional[bool] = None,
+        window_millis: Optional[int] = None, grace_millis: Optional[int] = None, lease_millis: Optional[int] = None,
+        strict_watermark: Optional[bool] = None, timeout_millis: Optional[int] = None
+    ) -> Any:
+        """Defines a stream, or replaces the definition of one that exists; where its groups stand is kept.
+
+        Args:
+            stream: The stream.
+            namespace: The namespace of the stream.
+            sources: The queues to read. They are added to those that the stream has. One that does not exist is an
+                error on the embedded broker; one of generation 0.7 leaves it out. Default: [].
+            partitioned: Whether each partition name has windows of its own, or all messages are together. Default:
+                false.
+            window_millis: The length of a window. Default: 60000.
+            grace_millis: How long after its end a window closes. Default: 30000.
+            lease_millis: The length of a window's lease. Default: 60000.
+            strict_watermark: Close windows as brokers of generation 0.7 do: when something later came to every source,
+                never by the clock. Default: false.
+
+        Result: the broker's document: `{"success", "stream_id", "name"}`
+        """
+        parameters = given(
+            stream=stream, namespace=namespace, sources=sources, partitioned=partitioned, window_millis=window_millis,
+            grace_millis=grace_millis, lease_millis=lease_millis, strict_watermark=strict_watermark,
+            timeout_millis=timeout_millis
+        )
+        return self._queen.call("stream.define", **parameters)
+
+    def stream_poll(
+        self, stream: str, consumer_group: str, *, poll_timeout_millis: Optional[int] = None, timeout_millis:
+        Optional[int] = None
+    ) -> Any:
+        """Takes the next window of a group under a lease, waiting for it. Polls of a group take turns in a process. A
+        window that is not settled comes again.
+
+        Args:
+            stream: The stream.
+            consumer_group: The consumer group.
+            poll_timeout_millis: How long to wait at the broker; 0 only looks. Default: 30000.
+
+        Result: `{"window": {"id", "leaseId", "stream", "consumerGroup", "key", "start", "end", "size", "originalSize",
+        "messages": [{"id", "data", "created_at"}]}}`, null where nothing came. In C the future holds the window: it
+        goes back when that is freed, unless it was taken or acked
+        """
+        parameters = given(
+            stream=stream, consumer_group=consumer_group, poll_timeout_millis=poll_timeout_millis,
+            timeout_millis=timeout_millis
+        )
+        return self._queen.call("stream.poll", **parameters)
+
+    def stream_ack(
+        self, lease_id: str, *, success: Optional[bool] = None, timeout_millis: Optional[int] = None
+    ) -> Any:
+        """Finishes a window by the id of its lease, or gives it back. QUEEN_E_LEASE_LOST: it comes again.
+
+        Args:
+            lease_id: The lease.
+            success: `false` gives the window back: it comes again at once. Default: true.
+
+        Result: `null`
+        """
+        parameters = given(
+            lease_id=lease_id, success=success, timeout_millis=timeout_millis
+        )
+        return self._queen.call("stream.ack", **parameters)
+
+    def stream_renew(
+        self, lease_id: str, *, extend_millis: Optional[int] = None, timeout_millis: Optional[int] = None
+    ) -> Any:
+        """Makes the lease of a window last that long from now; it may become shorter. QUEEN_E_LEASE_LOST: it has ended.
+
+        Args:
+            lease_id: The lease.
+            extend_millis: How long it is to last. Default: 30000.
+
+        Result: `{"leaseId", "renewed", "expiresAt"}`; `renewed` is null
+        """
+        parameters = given(
+            lease_id=lease_id, extend_millis=extend_millis, timeout_millis=timeout_millis
+        )
+        return self._queen.call("stream.renew", **parameters)
+
+    def stream_seek(
+        self, stream: str, consumer_group: str, timestamp: str, *, timeout_millis: Optional[int] = None
+    ) -> Any:
+        """Moves a group: its next windows begin at that time. On the embedded broker every key is moved and windows
+        that are out are lost; a broker of generation 0.7 does not move groups of partitioned streams, though it answers
+        with success.
+
+        Args:
+            stream: The stream.
+            consumer_group: The consumer group.
+            timestamp: Where the next window begins.
+
+        Result: the broker's document: `{"success"}`
+        """
+        parameters = given(
+            stream=stream, consumer_group=consumer_group, timestamp=timestamp, timeout_millis=timeout_millis
+        )
+        return self._queen.call("stream.seek", **parameters)
+
+    def stream_list(
+        self, *, timeout_millis: Optional[int] = None
+    ) -> Any:
+        """Lists the streams.
+
+        Result: the broker's document: `{"streams": [{"id", "name", "namespace", "partitioned", "sourceQueues",
+        "windowDurationMs", …}]}`
+        """
+        return self._queen.call("stream.list", **given(timeout_millis=timeout_millis))
+
+    def stream_get(
+        self, stream: str, *, timeout_millis: Optional[int] = None
+    ) -> Any:
+        """Tells how a stream is defined.
+
+        Args:
+            stream: The stream.
+
+        Result: the broker's document: `{"id", "name", "namespace", "partitioned", "windowDurationMs", …}`
+        """
+        return self._queen.call("stream.get", **given(stream=stream, timeout_millis=timeout_millis))
+
+    def stream_consumers(
+        self, stream: str, *, timeout_millis: Optional[int] = None
+    ) -> Any:
+        """Tells where each group of a stream stands. Brokers of generation 0.7 always answer with an error.
+
+        Args:
+            stream: The stream.
+
+        Result: the broker's document: `{"consumers": [{"consumerGroup", "key", "nextWindowStart", "windowsProcessed",
+        "leaseId", "leaseExpiresAt"}]}`
+        """
+        return self._queen.call("stream.consumers", **given(stream=stream, timeout_millis=timeout_millis))
+
+    def stream_stats(
+        self, *, timeout_millis: Optional[int] = None
+    ) -> Any:
+        """Tells totals over all streams.
+
+        Result: the broker's document: `{"totalStreams", "totalConsumerGroups", "activeLeases", "totalWindowsProcessed",
+        …}`
+        """
+        return self._queen.call("stream.stats", **given(timeout_millis=timeout_millis))
+
+    def stream_delete(
+        self, stream: str, *, timeout_millis: Optional[int] = None
+    ) -> Any:
+        """Deletes a stream and where its groups stand. The messages of its sources stay.
+
+        Args:
+            stream: The stream.
+
+        Result: the broker's document: `{"success", "message"}`
+        """
+        return self._queen.call("stream.delete", **given(stream=stream, timeout_millis=timeout_millis))
+
     def status(
         self, *, from_: Optional[str] = None, to: Optional[str] = None, queue: Optional[str] = None, namespace:
         Optional[str] = None, task: Optional[str] = None, timeout_millis: Optional[int] = None

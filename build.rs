@@ -31,6 +31,8 @@ fn main() {
         "delivery",
         "consumer",
         "transaction",
+        "window",
+        "stream",
         "log",
         "report",
         "statistics",

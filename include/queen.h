@@ -272,6 +272,11 @@ extern "C" {
 #define QUEEN_EVENT_BACKEND_STATE 9
 
 /**
+ * An event: a window for a consumer of a stream.
+ */
+#define QUEEN_EVENT_WINDOW 10
+
+/**
  * Log level: something was lost or cannot go on.
  */
 #define QUEEN_LOG_ERROR 1
@@ -327,7 +332,7 @@ typedef struct queen_broker_t queen_broker_t;
 typedef struct queen_client_t queen_client_t;
 
 /**
- * A running consumer.
+ * A running consumer, of messages or of the windows of a stream.
  *
  * Ownership: the host's until queen_consumer_free(). It ends by itself on its limit or when idle.
  */
@@ -385,12 +390,23 @@ typedef struct queen_future_t queen_future_t;
 typedef struct queen_transaction_t queen_transaction_t;
 
 /**
+ * A window of a stream under one lease: all messages that the broker stored in a span of time, of one partition name or of
+ * all.
+ *
+ * It is settled once, by queen_window_ack(), queen_window_nack(), or what its handler returns. Filters change only what
+ * this handle shows; the messages themselves stay as they came, and queen_window_reset() brings all of them back.
+ *
+ * Ownership: freed with queen_window_free() by whoever holds it. Freed unsettled, it goes back and comes again.
+ */
+typedef struct queen_window_t queen_window_t;
+
+/**
  * One event. Filled by queen_event_queue_poll(), given back with queen_events_free().
  */
 typedef struct queen_event_t {
   /**
-   * QUEEN_EVENT_FUTURE, _DELIVERY, _CONSUMER_ENDED, _LEASE_LOST, _LOG, _DELIVERY_REPORT, _STATISTICS, _TOKEN_WANTED or
-   * _BACKEND_STATE.
+   * QUEEN_EVENT_FUTURE, _DELIVERY, _CONSUMER_ENDED, _LEASE_LOST, _LOG, _DELIVERY_REPORT, _STATISTICS, _TOKEN_WANTED,
+   * _BACKEND_STATE or _WINDOW.
    */
   int32_t type;
   /**
@@ -404,9 +420,10 @@ typedef struct queen_event_t {
   uint64_t tag;
   /**
    * UTF-8, NUL-terminated, on loan until queen_events_free(); NULL where there is none. FUTURE: the result (NULL for a
-   * pop, use the object). CONSUMER_ENDED: the summary, or the error. LEASE_LOST: `queue`, `partition`, `partitionId`,
-   * `leaseId`, `consumerGroup`, `certain`. LOG: the record. DELIVERY_REPORT: see queen_report_events(). STATISTICS: the
-   * document of docs/STATISTICS.md. TOKEN_WANTED: see queen_token_callback(). BACKEND_STATE: see queen_backend_callback().
+   * pop or a poll of a stream, use the object). CONSUMER_ENDED: the summary, or the error. LEASE_LOST: `queue`,
+   * `partition`, `partitionId`, `leaseId`, `consumerGroup`, `certain`; of a window `stream`, `key`, `windowId`, `leaseId`,
+   * `consumerGroup`, `certain`. LOG: the record. DELIVERY_REPORT: see queen_report_events(). STATISTICS: the document of
+   * docs/STATISTICS.md. TOKEN_WANTED: see queen_token_callback(). BACKEND_STATE: see queen_backend_callback().
    */
   const char *json;
   /**
@@ -415,7 +432,8 @@ typedef struct queen_event_t {
   size_t json_len;
   /**
    * FUTURE: a `const queen_future_t *` on loan until queen_events_free(). DELIVERY: a `queen_delivery_t *` that the
-   * event owns until queen_event_take_delivery(). Else NULL.
+   * event owns until queen_event_take_delivery(). WINDOW: a `queen_window_t *` that it owns until
+   * queen_event_take_window(). Else NULL.
    */
   void *object;
   /**
@@ -546,6 +564,27 @@ typedef struct queen_message_view_t {
  * Every function may be called from it, except waiting for the stop of its own consumer or the close of its own client.
  */
 typedef int32_t (*queen_delivery_handler)(struct queen_delivery_t *delivery, void *user_data);
+
+/**
+ * Says of a message whether it stays: any number but 0.
+ *
+ * Ownership: `message` is on loan for the time of the call.
+ * Threads: the one that has called queen_window_filter(), before that returns.
+ */
+typedef int32_t (*queen_window_predicate)(const struct queen_message_view_t *message,
+                                          void *user_data);
+
+/**
+ * Handles a window and returns QUEEN_ACK, QUEEN_NACK or QUEEN_DEFER; any other number is a nack and is logged. What it
+ * returns counts only where the window has no verdict yet.
+ *
+ * Ownership: with QUEEN_ACK and QUEEN_NACK the library frees the window after the handler has returned. With QUEEN_DEFER
+ * it is the host's from the moment the handler was entered: another thread may settle and free it before the handler has
+ * returned.
+ * Threads: a handler thread, at most `concurrency` at once per consumer. It may block; the lease is renewed meanwhile.
+ * Every function may be called from it, except waiting for the stop of its own consumer or the close of its own client.
+ */
+typedef int32_t (*queen_window_handler)(struct queen_window_t *window, void *user_data);
 
 /**
  * Receives a log record: a JSON object `{"time", "level", "component", "operation", "message", ...}` of `len` bytes, on loan for
@@ -764,7 +803,7 @@ void queen_event_queue_free(struct queen_event_queue_t *queue);
 
 /**
  * The name of an event type: "future", "delivery", "consumer_ended", "lease_lost", "log", "delivery_report",
- * "statistics", "token_wanted" or "backend_state". NULL for another number.
+ * "statistics", "token_wanted", "backend_state" or "window". NULL for another number.
  *
  * Ownership: the text is static.
  * Threads: any.
@@ -782,8 +821,18 @@ const char *queen_event_type_name(int32_t type);
 struct queen_delivery_t *queen_event_take_delivery(struct queen_event_t *event);
 
 /**
- * Frees what `count` events lend or own and empties them; a delivery that was not taken goes back to the broker. Events
- * that are empty already, and NULL, are ignored.
+ * Takes the window out of a QUEEN_EVENT_WINDOW, so that it outlives the event.
+ *
+ * NULL for NULL, for other events, and when it was taken before.
+ *
+ * Ownership: `event` is borrowed; the window is returned and freed with queen_window_free().
+ * Threads: any, one at a time for the same event.
+ */
+struct queen_window_t *queen_event_take_window(struct queen_event_t *event);
+
+/**
+ * Frees what `count` events lend or own and empties them; a delivery or window that was not taken goes back to the
+ * broker. Events that are empty already, and NULL, are ignored.
  *
  * Ownership: what the events lend is consumed; the array itself stays the host's.
  * Threads: any.
@@ -1225,8 +1274,9 @@ struct queen_consumer_t *queen_consume_events(const struct queen_client_t *clien
 
 /**
  * A future that completes when the consumer has ended and its last handler has returned, with the summary
- * `{"reason": "limit"|"idle"|"stopped"|"closed", "deliveries", "messages", "acked", "nacked", "unsettled"}`, or with the
- * error that ended it; then the JSON of the future is the summary too, with the reason `error`.
+ * `{"reason": "limit"|"idle"|"stopped"|"closed", "deliveries", "messages", "acked", "nacked", "unsettled"}` (of windows
+ * that of queen_stream_consume()), or with the error that ended it; then the JSON of the future is the summary too, with
+ * the reason `error`.
  *
  * Ownership: `consumer` is borrowed; the future is returned and freed with queen_future_free().
  * Threads: any. Waiting for the future inside a handler of the consumer answers QUEEN_E_WOULD_DEADLOCK.
@@ -1357,6 +1407,260 @@ struct queen_future_t *queen_transaction_commit(const struct queen_transaction_t
  * Threads: any.
  */
 void queen_transaction_free(struct queen_transaction_t *transaction);
+
+/**
+ * The id of the window: the same each time that it comes. NULL for NULL.
+ *
+ * Ownership: the text (UTF-8, NUL-terminated) is on loan until the window is freed.
+ * Threads: any.
+ */
+const char *queen_window_id(const struct queen_window_t *window);
+
+/**
+ * The partition's name where the stream is partitioned, else "__GLOBAL__". NULL for NULL.
+ *
+ * Ownership: the text (UTF-8, NUL-terminated) is on loan until the window is freed.
+ * Threads: any.
+ */
+const char *queen_window_key(const struct queen_window_t *window);
+
+/**
+ * The first moment of the window, ISO 8601 in UTC. NULL for NULL.
+ *
+ * Ownership: the text (UTF-8, NUL-terminated) is on loan until the window is freed.
+ * Threads: any.
+ */
+const char *queen_window_start(const struct queen_window_t *window);
+
+/**
+ * The first moment behind the window, ISO 8601 in UTC. NULL for NULL.
+ *
+ * Ownership: the text (UTF-8, NUL-terminated) is on loan until the window is freed.
+ * Threads: any.
+ */
+const char *queen_window_end(const struct queen_window_t *window);
+
+/**
+ * How many messages are left by the filters; 0 for NULL.
+ *
+ * Ownership: `window` is borrowed.
+ * Threads: any.
+ */
+size_t queen_window_size(const struct queen_window_t *window);
+
+/**
+ * How many messages the window has, whatever was filtered; 0 for NULL.
+ *
+ * Ownership: `window` is borrowed.
+ * Threads: any.
+ */
+size_t queen_window_original_size(const struct queen_window_t *window);
+
+/**
+ * Fills views of the messages that are left, from `first` on, at most `capacity`; `view_size` is `sizeof *views`. Of a
+ * window's messages there are `id`, `created_at` and `payload`; the other fields are empty, or NULL where they may be.
+ *
+ * Returns how many were written, 0 when `first` is past the end; negative: QUEEN_E_INVALID_ARGUMENT for NULL or a size
+ * of 0.
+ *
+ * Ownership: the fields are on loan until the window is freed, whatever is filtered meanwhile.
+ * Threads: any.
+ */
+int64_t queen_window_view(const struct queen_window_t *window,
+                          struct queen_message_view_t *views,
+                          size_t view_size,
+                          size_t first,
+                          size_t capacity);
+
+/**
+ * Leaves out the messages that `predicate` answers with 0.
+ *
+ * Returns QUEEN_OK, or QUEEN_E_INVALID_ARGUMENT for NULL.
+ *
+ * Ownership: `window` is borrowed; `user_data` is handed through.
+ * Threads: any. The predicate runs on the calling thread; it may use the window, which changes when all are asked.
+ */
+int32_t queen_window_filter(const struct queen_window_t *window,
+                            queen_window_predicate predicate,
+                            void *user_data);
+
+/**
+ * Leaves only the messages at these places among those that are left, in this order. For filters of languages that do not
+ * hand functions to C, and for the places that queen_window_group_by() tells.
+ *
+ * Returns QUEEN_OK, or QUEEN_E_INVALID_ARGUMENT for NULL, a place that there is not, or one that is named twice; then
+ * nothing has changed.
+ *
+ * Ownership: both are borrowed. (NULL, 0) leaves none.
+ * Threads: any.
+ */
+int32_t queen_window_keep(const struct queen_window_t *window,
+                          const size_t *indices,
+                          size_t count);
+
+/**
+ * Takes back every filter.
+ *
+ * Returns QUEEN_OK, or QUEEN_E_INVALID_ARGUMENT for NULL.
+ *
+ * Ownership: `window` is borrowed.
+ * Threads: any.
+ */
+int32_t queen_window_reset(const struct queen_window_t *window);
+
+/**
+ * The window as JSON: `id`, `leaseId`, `stream`, `consumerGroup`, `key`, `start`, `end`, `size`, `originalSize`, and
+ * `messages`, those that are left: `[{"id", "data", "created_at"}]`.
+ *
+ * The future is complete when the call returns. QUEEN_E_INVALID_ARGUMENT for NULL.
+ *
+ * Ownership: `window` is borrowed; the future is returned and freed with queen_future_free().
+ * Threads: any.
+ */
+struct queen_future_t *queen_window_document(const struct queen_window_t *window);
+
+/**
+ * Groups the messages that are left by the value at a dot path, which begins in the message (`data.customer`,
+ * `created_at`): `[{"key": "a", "indices": [0, 2]}, …]`, in the order in which the groups begin. The indices are places
+ * among those that are left, for queen_window_keep(). What is missing, null, false, 0 or "" is in the group "null_key".
+ *
+ * The future is complete when the call returns. QUEEN_E_INVALID_ARGUMENT for NULL.
+ *
+ * Ownership: both are borrowed; the future is returned and freed with queen_future_free().
+ * Threads: any.
+ */
+struct queen_future_t *queen_window_group_by(const struct queen_window_t *window,
+                                             const char *path);
+
+/**
+ * Counts, sums, means and extremes over the messages that are left.
+ *
+ * `wanted` is a JSON object of `len` bytes: `{"count": true, "sum": ["data.amount"], "avg": […], "min": […], "max": […]}`,
+ * each optional, with dot paths that begin in the message. The result has the same keys: `{"count": 3, "sum":
+ * {"data.amount": 12}, …}`. Whole numbers are summed exactly while the sum has 64 bits, else it is a float; `min` and `max`
+ * are as they were written. What is no number, or not there, counts for nothing; of nothing, sum and mean are 0, and
+ * extremes null.
+ *
+ * The future is complete when the call returns. QUEEN_E_INVALID_JSON or QUEEN_E_INVALID_CONFIG for a wrong `wanted`,
+ * QUEEN_E_INVALID_ARGUMENT for NULL.
+ *
+ * Ownership: both are borrowed; the future is returned and freed with queen_future_free().
+ * Threads: any.
+ */
+struct queen_future_t *queen_window_aggregate(const struct queen_window_t *window,
+                                              const char *wanted,
+                                              size_t len);
+
+/**
+ * Finishes the window: the next of its key follows.
+ *
+ * The future completes when the broker has answered; QUEEN_E_ALREADY_SETTLED when there is a verdict, QUEEN_E_LEASE_LOST
+ * when the window comes again, QUEEN_E_CLOSED when its consumer or client was closed first.
+ *
+ * Ownership: `window` is borrowed; the future is returned and freed with queen_future_free().
+ * Threads: any.
+ */
+struct queen_future_t *queen_window_ack(const struct queen_window_t *window);
+
+/**
+ * Gives the window back: it comes again at once, as often as it takes.
+ *
+ * The future is as that of queen_window_ack().
+ *
+ * Ownership: `window` is borrowed; the future is returned and freed with queen_future_free().
+ * Threads: any.
+ */
+struct queen_future_t *queen_window_nack(const struct queen_window_t *window);
+
+/**
+ * 1 when the lease is over for certain, so that no verdict can count and the window comes again; else 0.
+ *
+ * Negative: QUEEN_E_INVALID_ARGUMENT for NULL, QUEEN_E_FORKED in a forked child.
+ *
+ * Ownership: `window` is borrowed.
+ * Threads: any, at any time.
+ */
+int32_t queen_window_is_lost(const struct queen_window_t *window);
+
+/**
+ * Takes the window out of the future of a poll (queen_stream_poll(), or the operation `stream.poll`).
+ *
+ * NULL when there is none, or it was taken before, and for futures of other operations.
+ *
+ * Ownership: `future` is borrowed; the window is returned and freed with queen_window_free(). One that is not taken goes
+ * back when the future is freed.
+ * Threads: any; also on a future that is on loan to a callback or event.
+ */
+struct queen_window_t *queen_future_take_window(const struct queen_future_t *future);
+
+/**
+ * Frees the window. Without a verdict it goes back and comes again. NULL is ignored.
+ *
+ * Ownership: `window` is consumed, and with it all views and texts of it.
+ * Threads: any.
+ */
+void queen_window_free(struct queen_window_t *window);
+
+/**
+ * Polls a stream for the next window of a consumer group, waiting for it.
+ *
+ * `options` is a JSON object of `len` bytes: `pollTimeoutMillis` (30000, 0 only looks), `timeoutMillis` (the client's, for
+ * the rest of the call). The window is to be had by queen_future_take_window(); without one the future goes well and there
+ * is none. Polls of one group take turns in a process. The lease is not renewed; it has the length that the stream defines.
+ *
+ * QUEEN_E_NOT_FOUND where there is no such stream, QUEEN_E_UNSUPPORTED on brokers that have no streams.
+ *
+ * Ownership: the texts are copied; the future is returned and freed with queen_future_free().
+ * Threads: any.
+ */
+struct queen_future_t *queen_stream_poll(const struct queen_client_t *client,
+                                         const char *stream,
+                                         const char *consumer_group,
+                                         const char *options,
+                                         size_t len);
+
+/**
+ * Starts a consumer that hands the windows of a stream to a handler.
+ *
+ * `options` is a JSON object of `len` bytes, whose keys docs/CONFIGURATION.md explains: `stream` and `consumerGroup`
+ * (required), `concurrency` (1), `limit` (none; windows), `idleMillis` (never), `pollTimeoutMillis` (30000), `renewLease`
+ * (true), `extendMillis` (30000), `maxHandlingSeconds` (3600). Its summary is `{"reason", "windows", "messages", "acked",
+ * "nacked", "lost"}`; queen_consumer_future(), queen_consumer_stop() and queen_consumer_free() are for it too.
+ *
+ * Returns NULL on failure, sets `*error` if it is not NULL, and runs `user_data_free` before it returns. A stream that the
+ * broker does not have, or a broker without streams, ends the consumer with that error.
+ *
+ * Ownership: `options` is copied; `user_data` belongs to the library until `user_data_free`, which runs once, after the
+ * last handler has returned; the consumer is returned and freed with queen_consumer_free(), the error with
+ * queen_error_free().
+ * Threads: any. Handlers run on handler threads.
+ */
+struct queen_consumer_t *queen_stream_consume(const struct queen_client_t *client,
+                                              const char *options,
+                                              size_t len,
+                                              queen_window_handler handler,
+                                              void *user_data,
+                                              queen_user_data_free user_data_free,
+                                              struct queen_error_t **error);
+
+/**
+ * Starts a consumer that puts windows (QUEEN_EVENT_WINDOW), lost leases and its end into an event queue, with this tag.
+ *
+ * `options` as for queen_stream_consume(). At most `concurrency` windows are unsettled at any time: the next comes when
+ * one of them is settled by queen_window_ack() or queen_window_nack(), or freed.
+ *
+ * Returns NULL on failure and sets `*error` if it is not NULL.
+ *
+ * Ownership: `options` is copied, `queue` is borrowed; the consumer is returned and freed with queen_consumer_free(), the
+ * error with queen_error_free().
+ * Threads: any.
+ */
+struct queen_consumer_t *queen_stream_consume_events(const struct queen_client_t *client,
+                                                     const char *options,
+                                                     size_t len,
+                                                     const struct queen_event_queue_t *queue,
+                                                     uint64_t tag,
+                                                     struct queen_error_t **error);
 
 /**
  * Sends log records of `level` (QUEEN_LOG_*) and above to a callback, instead of where they went before. A NULL `handler`

@@ -148,6 +148,9 @@ pub const QUEEN_EVENT_TOKEN_WANTED: i32 = 8;
 /// An event: a broker has become unhealthy or has recovered.
 pub const QUEEN_EVENT_BACKEND_STATE: i32 = 9;
 
+/// An event: a window for a consumer of a stream.
+pub const QUEEN_EVENT_WINDOW: i32 = 10;
+
 /// Log level: something was lost or cannot go on.
 pub const QUEEN_LOG_ERROR: i32 = 1;
 

@@ -13,17 +13,40 @@ use super::handle::{
 };
 use super::user_data::{UserData, queen_user_data_free};
 use crate::{
-    ConsumeOptions, Consumer, ConsumerEvent, ConsumerSink, Delivery, Dispatcher, Error, Result,
-    Settlement,
+    AnyPending, ConsumeOptions, Consumer, ConsumerEvent, ConsumerSink, Delivery, Dispatcher, Error,
+    Output, Result, Settlement, StopSignal, StreamConsumer,
 };
 
-/// A running consumer.
+/// A running consumer, of messages or of the windows of a stream.
 ///
 /// Ownership: the host's until queen_consumer_free(). It ends by itself on its limit or when idle.
 pub struct queen_consumer_t {
     stamp: Stamp,
-    consumer: Consumer,
+    consumer: Running,
     dispatcher: Dispatcher,
+}
+
+/// What it hands over.
+enum Running {
+    Deliveries(Consumer),
+    Windows(StreamConsumer),
+}
+
+impl queen_consumer_t {
+    pub(super) fn of_windows(consumer: StreamConsumer, dispatcher: Dispatcher) -> queen_consumer_t {
+        queen_consumer_t {
+            stamp: Stamp::owned(),
+            consumer: Running::Windows(consumer),
+            dispatcher,
+        }
+    }
+
+    pub(super) fn stop_signal(&self) -> StopSignal {
+        match &self.consumer {
+            Running::Deliveries(consumer) => consumer.stop_signal(),
+            Running::Windows(consumer) => consumer.stop_signal(),
+        }
+    }
 }
 
 impl Object for queen_consumer_t {
@@ -127,14 +150,16 @@ pub unsafe extern "C" fn queen_consume_events(
             let event = match event {
                 ConsumerEvent::Delivery(delivery) => Event::Delivery(delivery),
                 ConsumerEvent::LeaseLost { json } => Event::LeaseLost(json),
-                ConsumerEvent::Ended(result) => Event::Ended(result),
+                ConsumerEvent::Ended(result) => {
+                    Event::Ended(result.map(|summary| summary.to_json()))
+                }
             };
             to.push(event, tag)
         };
         // SAFETY: the handle and the text are valid by contract.
         let consumer =
             unsafe { consume(client, options, len, ConsumerSink::Events(Box::new(tell))) }?;
-        queue.feed(consumer.consumer.stop_signal());
+        queue.feed(consumer.stop_signal());
         Ok(consumer)
     };
     // SAFETY: `error` is NULL or writable by contract.
@@ -154,14 +179,14 @@ unsafe fn consume(
     let consumer = client.consume(ConsumeOptions::parse(or_empty(Some(options)))?, sink)?;
     Ok(queen_consumer_t {
         stamp: Stamp::owned(),
-        consumer,
+        consumer: Running::Deliveries(consumer),
         dispatcher: client.dispatcher(),
     })
 }
 
 /// # Safety
 /// `error` is NULL or may be written.
-unsafe fn started(
+pub(super) unsafe fn started(
     start: impl FnOnce() -> Result<queen_consumer_t>,
     error: *mut *mut queen_error_t,
 ) -> *mut queen_consumer_t {
@@ -177,8 +202,9 @@ unsafe fn started(
 }
 
 /// A future that completes when the consumer has ended and its last handler has returned, with the summary
-/// `{"reason": "limit"|"idle"|"stopped"|"closed", "deliveries", "messages", "acked", "nacked", "unsettled"}`, or with the
-/// error that ended it; then the JSON of the future is the summary too, with the reason `error`.
+/// `{"reason": "limit"|"idle"|"stopped"|"closed", "deliveries", "messages", "acked", "nacked", "unsettled"}` (of windows
+/// that of queen_stream_consume()), or with the error that ended it; then the JSON of the future is the summary too, with
+/// the reason `error`.
 ///
 /// Ownership: `consumer` is borrowed; the future is returned and freed with queen_future_free().
 /// Threads: any. Waiting for the future inside a handler of the consumer answers QUEEN_E_WOULD_DEADLOCK.
@@ -187,7 +213,14 @@ pub unsafe extern "C" fn queen_consumer_future(
     consumer: *const queen_consumer_t,
 ) -> *mut queen_future_t {
     // SAFETY: `consumer` is NULL or a living handle by contract.
-    unsafe { with_consumer(consumer, |consumer| Ok(Box::new(consumer.finished()))) }
+    unsafe {
+        with_consumer(consumer, |consumer| {
+            Ok(match consumer {
+                Running::Deliveries(consumer) => Box::new(consumer.finished()),
+                Running::Windows(consumer) => Box::new(consumer.finished()),
+            })
+        })
+    }
 }
 
 /// Stops the consumer: it polls no more, gives back what no handler or poller has taken, and waits for running and
@@ -207,7 +240,11 @@ pub unsafe extern "C" fn queen_consumer_stop(
     // SAFETY: `consumer` is NULL or a living handle by contract.
     unsafe {
         with_consumer(consumer, |consumer| {
-            Ok(Box::new(consumer.stop(timeout(timeout_ms)?)))
+            let timeout = timeout(timeout_ms)?;
+            Ok(match consumer {
+                Running::Deliveries(consumer) => Box::new(consumer.stop(timeout)),
+                Running::Windows(consumer) => Box::new(consumer.stop(timeout)),
+            })
         })
     }
 }
@@ -216,7 +253,7 @@ pub unsafe extern "C" fn queen_consumer_stop(
 /// `consumer` is NULL or a living handle.
 unsafe fn with_consumer(
     consumer: *const queen_consumer_t,
-    start: impl FnOnce(&Consumer) -> Result<Box<dyn crate::AnyPending>>,
+    start: impl FnOnce(&Running) -> Result<Box<dyn AnyPending>>,
 ) -> *mut queen_future_t {
     // SAFETY: promised by the caller.
     let consumer = unsafe { lend(consumer) };

@@ -8,7 +8,7 @@ use super::future::{future, queen_future_t};
 use super::handle::{
     self, Object, Stamp, body, c_text, guard, lend, lend_text, optional_text, panicked,
 };
-use crate::{Delivery, Error, Message, Result, Trace};
+use crate::{Delivery, Error, Message, Result, Trace, WindowMessage};
 
 /// Messages of one partition under one lease.
 ///
@@ -97,6 +97,41 @@ pub struct queen_message_view_t {
 }
 
 impl queen_message_view_t {
+    /// Of a message of a window, which knows less.
+    pub(super) fn of_window(message: &WindowMessage) -> queen_message_view_t {
+        fn lent(text: &str) -> (*const c_char, usize) {
+            (text.as_ptr().cast(), text.len())
+        }
+        let (id, id_len) = lent(&message.id);
+        let (created_at, created_at_len) = lent(&message.created_at);
+        let (payload, payload_len) = lent(message.payload());
+        let (nothing, _) = lent("");
+        queen_message_view_t {
+            id,
+            id_len,
+            transaction_id: nothing,
+            transaction_id_len: 0,
+            queue: nothing,
+            queue_len: 0,
+            partition: nothing,
+            partition_len: 0,
+            partition_id: nothing,
+            partition_id_len: 0,
+            lease_id: nothing,
+            lease_id_len: 0,
+            consumer_group: nothing,
+            consumer_group_len: 0,
+            created_at,
+            created_at_len,
+            trace_id: std::ptr::null(),
+            trace_id_len: 0,
+            producer_sub: std::ptr::null(),
+            producer_sub_len: 0,
+            payload,
+            payload_len,
+        }
+    }
+
     fn of(message: &Message) -> queen_message_view_t {
         fn lent(text: &str) -> (*const c_char, usize) {
             (text.as_ptr().cast(), text.len())
@@ -174,39 +209,46 @@ pub unsafe extern "C" fn queen_delivery_view(
     guard(panicked().into(), || {
         let fill = || -> Result<i64> {
             // SAFETY: `delivery` is NULL or a living handle by contract.
-            let delivery = unsafe { lend(delivery) }?;
-            if views.is_null() && capacity > 0 {
-                return Err(Error::argument(format!(
-                    "views is NULL with a capacity of {capacity}"
-                )));
-            }
-            if view_size == 0 {
-                return Err(Error::argument("view_size is 0; pass sizeof *views"));
-            }
-            let mut place = views.cast::<u8>();
-            let mut count = 0;
-            for message in delivery
-                .delivery
-                .messages()
-                .iter()
-                .skip(first)
-                .take(capacity)
-            {
-                let view = queen_message_view_t::of(message);
-                let known = view_size.min(size_of::<queen_message_view_t>());
-                // SAFETY: the array has room for `capacity` views of `view_size` bytes by contract; at most that many
-                // bytes are written, and no more are read than a view has.
-                unsafe {
-                    place.write_bytes(0, view_size);
-                    place.copy_from_nonoverlapping((&raw const view).cast::<u8>(), known);
-                    place = place.add(view_size);
-                }
-                count += 1;
-            }
-            Ok(count)
+            let messages = unsafe { lend(delivery) }?.delivery.messages();
+            let made = messages.iter().skip(first).map(queen_message_view_t::of);
+            // SAFETY: the array has room for `capacity` views of `view_size` bytes by contract.
+            unsafe { write_views(made, views, view_size, capacity) }
         };
         fill().unwrap_or_else(|error| error.code().number().into())
     })
+}
+
+/// Writes views, at most `capacity`, and tells how many.
+///
+/// # Safety
+/// `views` is NULL or has room for `capacity` views of `view_size` bytes.
+pub(super) unsafe fn write_views(
+    made: impl Iterator<Item = queen_message_view_t>,
+    views: *mut queen_message_view_t,
+    view_size: usize,
+    capacity: usize,
+) -> Result<i64> {
+    if views.is_null() && capacity > 0 {
+        return Err(Error::argument(format!(
+            "views is NULL with a capacity of {capacity}"
+        )));
+    }
+    if view_size == 0 {
+        return Err(Error::argument("view_size is 0; pass sizeof *views"));
+    }
+    let mut place = views.cast::<u8>();
+    let mut count = 0;
+    for view in made.take(capacity) {
+        let known = view_size.min(size_of::<queen_message_view_t>());
+        // SAFETY: promised by the caller; at most `view_size` bytes are written, and no more are read than a view has.
+        unsafe {
+            place.write_bytes(0, view_size);
+            place.copy_from_nonoverlapping((&raw const view).cast::<u8>(), known);
+            place = place.add(view_size);
+        }
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// The delivery as a JSON object: `queue`, `partition`, `partitionId`, `leaseId`, `consumerGroup` and `messages`, each

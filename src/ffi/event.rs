@@ -6,18 +6,19 @@ use std::mem::size_of;
 use super::codes::{
     QUEEN_EVENT_BACKEND_STATE, QUEEN_EVENT_CONSUMER_ENDED, QUEEN_EVENT_DELIVERY,
     QUEEN_EVENT_DELIVERY_REPORT, QUEEN_EVENT_FUTURE, QUEEN_EVENT_LEASE_LOST, QUEEN_EVENT_LOG,
-    QUEEN_EVENT_STATISTICS, QUEEN_EVENT_TOKEN_WANTED,
+    QUEEN_EVENT_STATISTICS, QUEEN_EVENT_TOKEN_WANTED, QUEEN_EVENT_WINDOW,
 };
 use super::delivery::queen_delivery_t;
 use super::event_queue::Event;
 use super::future::queen_future_t;
 use super::handle::{free, free_text, give, give_text, guard};
+use super::window::queen_window_t;
 
 /// One event. Filled by queen_event_queue_poll(), given back with queen_events_free().
 #[repr(C)]
 pub struct queen_event_t {
-    /// QUEEN_EVENT_FUTURE, _DELIVERY, _CONSUMER_ENDED, _LEASE_LOST, _LOG, _DELIVERY_REPORT, _STATISTICS, _TOKEN_WANTED or
-    /// _BACKEND_STATE.
+    /// QUEEN_EVENT_FUTURE, _DELIVERY, _CONSUMER_ENDED, _LEASE_LOST, _LOG, _DELIVERY_REPORT, _STATISTICS, _TOKEN_WANTED,
+    /// _BACKEND_STATE or _WINDOW.
     pub r#type: i32,
     /// FUTURE, CONSUMER_ENDED: QUEEN_OK or the QUEEN_E_* of the error. LOG: the level. DELIVERY_REPORT: how many reports
     /// were dropped before this one. Else 0.
@@ -25,14 +26,16 @@ pub struct queen_event_t {
     /// The tag that was given along with the route.
     pub tag: u64,
     /// UTF-8, NUL-terminated, on loan until queen_events_free(); NULL where there is none. FUTURE: the result (NULL for a
-    /// pop, use the object). CONSUMER_ENDED: the summary, or the error. LEASE_LOST: `queue`, `partition`, `partitionId`,
-    /// `leaseId`, `consumerGroup`, `certain`. LOG: the record. DELIVERY_REPORT: see queen_report_events(). STATISTICS: the
-    /// document of docs/STATISTICS.md. TOKEN_WANTED: see queen_token_callback(). BACKEND_STATE: see queen_backend_callback().
+    /// pop or a poll of a stream, use the object). CONSUMER_ENDED: the summary, or the error. LEASE_LOST: `queue`,
+    /// `partition`, `partitionId`, `leaseId`, `consumerGroup`, `certain`; of a window `stream`, `key`, `windowId`, `leaseId`,
+    /// `consumerGroup`, `certain`. LOG: the record. DELIVERY_REPORT: see queen_report_events(). STATISTICS: the document of
+    /// docs/STATISTICS.md. TOKEN_WANTED: see queen_token_callback(). BACKEND_STATE: see queen_backend_callback().
     pub json: *const c_char,
     /// Length of `json` in bytes.
     pub json_len: usize,
     /// FUTURE: a `const queen_future_t *` on loan until queen_events_free(). DELIVERY: a `queen_delivery_t *` that the
-    /// event owns until queen_event_take_delivery(). Else NULL.
+    /// event owns until queen_event_take_delivery(). WINDOW: a `queen_window_t *` that it owns until
+    /// queen_event_take_window(). Else NULL.
     pub object: *mut c_void,
     /// Size of one event in the array that was polled, written by the library.
     pub event_size: usize,
@@ -75,16 +78,17 @@ impl queen_event_t {
                 made.r#type = QUEEN_EVENT_DELIVERY;
                 made.object = give(queen_delivery_t::new(delivery)).cast();
             }
+            Event::Window(window) => {
+                made.r#type = QUEEN_EVENT_WINDOW;
+                made.object = give(queen_window_t::new(window)).cast();
+            }
             Event::Ended(result) => {
                 made.r#type = QUEEN_EVENT_CONSUMER_ENDED;
                 made.code = result
                     .as_ref()
                     .err()
                     .map_or(0, |error| error.code().number());
-                let json = match &result {
-                    Ok(summary) => crate::Output::to_json(summary),
-                    Err(error) => error.to_json(),
-                };
+                let json = result.unwrap_or_else(|error| error.to_json());
                 text(&mut made, json);
             }
             Event::LeaseLost(json) => {
@@ -128,6 +132,7 @@ impl queen_event_t {
             match event.r#type {
                 QUEEN_EVENT_FUTURE => free(event.object.cast::<queen_future_t>()),
                 QUEEN_EVENT_DELIVERY => free(event.object.cast::<queen_delivery_t>()),
+                QUEEN_EVENT_WINDOW => free(event.object.cast::<queen_window_t>()),
                 QUEEN_EVENT_CONSUMER_ENDED
                 | QUEEN_EVENT_LEASE_LOST
                 | QUEEN_EVENT_LOG
@@ -145,7 +150,7 @@ impl queen_event_t {
 pub(super) const OLDEST_EVENT_SIZE: usize = size_of::<queen_event_t>();
 
 /// The name of an event type: "future", "delivery", "consumer_ended", "lease_lost", "log", "delivery_report",
-/// "statistics", "token_wanted" or "backend_state". NULL for another number.
+/// "statistics", "token_wanted", "backend_state" or "window". NULL for another number.
 ///
 /// Ownership: the text is static.
 /// Threads: any.
@@ -161,6 +166,7 @@ pub extern "C" fn queen_event_type_name(r#type: i32) -> *const c_char {
         QUEEN_EVENT_STATISTICS => c"statistics".as_ptr(),
         QUEEN_EVENT_TOKEN_WANTED => c"token_wanted".as_ptr(),
         QUEEN_EVENT_BACKEND_STATE => c"backend_state".as_ptr(),
+        QUEEN_EVENT_WINDOW => c"window".as_ptr(),
         _ => std::ptr::null(),
     }
 }
@@ -186,8 +192,27 @@ pub unsafe extern "C" fn queen_event_take_delivery(
     })
 }
 
-/// Frees what `count` events lend or own and empties them; a delivery that was not taken goes back to the broker. Events
-/// that are empty already, and NULL, are ignored.
+/// Takes the window out of a QUEEN_EVENT_WINDOW, so that it outlives the event.
+///
+/// NULL for NULL, for other events, and when it was taken before.
+///
+/// Ownership: `event` is borrowed; the window is returned and freed with queen_window_free().
+/// Threads: any, one at a time for the same event.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn queen_event_take_window(event: *mut queen_event_t) -> *mut queen_window_t {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: `event` is NULL or an event of the host's by contract.
+        match unsafe { event.as_mut() } {
+            Some(event) if event.r#type == QUEEN_EVENT_WINDOW => {
+                std::mem::replace(&mut event.object, std::ptr::null_mut()).cast()
+            }
+            _ => std::ptr::null_mut(),
+        }
+    })
+}
+
+/// Frees what `count` events lend or own and empties them; a delivery or window that was not taken goes back to the
+/// broker. Events that are empty already, and NULL, are ignored.
 ///
 /// Ownership: what the events lend is consumed; the array itself stays the host's.
 /// Threads: any.

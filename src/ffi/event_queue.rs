@@ -12,7 +12,7 @@ use super::event::{OLDEST_EVENT_SIZE, queen_event_t};
 use super::future::FutureInner;
 use super::handle::{self, Object, Stamp, code, give, guard, internal, lend, panicked, timeout};
 use crate::sys;
-use crate::{Delivery, Error, ErrorCode, Level, Result, StopSignal, Summary};
+use crate::{Delivery, Error, ErrorCode, Level, Result, StopSignal, Window};
 
 /// Collects completions, deliveries and log records for a host that polls.
 ///
@@ -44,7 +44,9 @@ pub(super) enum Event {
     Future(Arc<FutureInner>),
     Delivery(Delivery),
     LeaseLost(String),
-    Ended(Result<Summary>),
+    Window(Window),
+    /// With the summary.
+    Ended(Result<String>),
     Log(Level, String),
     Reports(ReportBatch),
     Statistics(Arc<Newest>),

@@ -55,6 +55,10 @@ impl FutureInner {
         }
     }
 
+    pub(super) fn operation(&self) -> &dyn AnyPending {
+        &*self.operation
+    }
+
     fn error(&self) -> Option<&queen_error_t> {
         match self.operation.is_complete() {
             true => self

@@ -26,6 +26,8 @@ mod notice;
 mod operations;
 mod report;
 mod statistics;
+mod stream;
 mod transaction;
 mod user_data;
 mod version;
+mod window;

@@ -35,7 +35,7 @@ use crate::protocol::stream::{WindowMessage, WireWindow};
 pub struct Window {
     hold: Arc<Hold>,
     /// The places of the messages that are left.
-    left: Vec<u32>,
+    left: Arc<Vec<u32>>,
 }
 
 /// Gives the window back when nobody holds it any more.
@@ -62,7 +62,7 @@ impl Window {
     ) -> Window {
         let lease = Lease::new(core, place, &wire, on_lost);
         let mut window = Window {
-            left: Vec::new(),
+            left: Arc::default(),
             hold: Arc::new(Hold {
                 lease,
                 start: wire.start,
@@ -143,7 +143,7 @@ impl Window {
     /// Leaves out what the predicate does not want.
     pub fn filter(&mut self, mut wanted: impl FnMut(&WindowMessage) -> bool) -> &mut Window {
         let all = &self.hold.messages;
-        self.left.retain(|place| wanted(&all[*place as usize]));
+        Arc::make_mut(&mut self.left).retain(|place| wanted(&all[*place as usize]));
         self
     }
 
@@ -171,14 +171,14 @@ impl Window {
                 }
             }
         }
-        self.left = kept;
+        self.left = Arc::new(kept);
         Ok(self)
     }
 
     /// Takes back every filter.
     pub fn reset(&mut self) -> &mut Window {
         // An answer of 4 GiB is beyond every bound.
-        self.left = (0..self.hold.messages.len() as u32).collect();
+        self.left = Arc::new((0..self.hold.messages.len() as u32).collect());
         self
     }
 

@@ -1,5 +1,5 @@
-//! What libqueen is to reach against the official Rust client, and against plain HTTP, on the official broker; and its Go binding
-//! against `net/http`.
+//! What libqueen is to reach against the official Rust client, and against plain HTTP, on the official broker; its Go binding
+//! against `net/http`, and its Python binding against the official Python client.
 
 use crate::results::{Results, Runs, Sample, median};
 use crate::work::{Case, Work};
@@ -147,6 +147,7 @@ pub fn print(results: &Results) {
     }
     print_table("libqueen-c", &lines);
     print_table("libqueen-go", &go(results));
+    print_table("libqueen-python", &python(results));
 }
 
 /// What the Go binding is to reach against a program with `net/http` and no client: messages per second at least, processor
@@ -181,11 +182,43 @@ fn go(results: &Results) -> Vec<String> {
     lines
 }
 
+/// What the Python binding is to reach against the official Python client.
+fn python(results: &Results) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (n, work) in results.works.iter().enumerate() {
+        let (speed, cpu) = match (work.case, work.in_flight, work.partitions) {
+            (Case::PushSingle, 64, 16) => (Some(12.0), 1.0 / 50.0),
+            (Case::PushBatch100 | Case::PopAck100, ..) => (None, 1.0 / 6.0),
+            (Case::Consume, ..) => (Some(20.0), 1.0 / 50.0),
+            _ => continue,
+        };
+        let runs = |subject| {
+            let runs = results.runs.get(&(n, "official", subject));
+            runs.filter(|runs| runs.error.is_none())
+        };
+        let (Some(ours), Some(other)) = (runs("libqueen-python"), runs("official-python")) else {
+            continue;
+        };
+        let ratio = |value: fn(&Sample) -> f64| {
+            by_rounds([ours, other], |one, other| Some(value(one) / value(other)))
+        };
+        if let (Some(speed), Some(measured)) = (speed, ratio(Sample::speed)) {
+            let (what, met) = ("msg/s against official-python", measured >= speed);
+            lines.push(line(work, what, &format!(">= {speed}"), measured, met));
+        }
+        if let Some(measured) = ratio(Sample::cpu_us_per_msg) {
+            let (what, met) = ("CPU against official-python", measured <= cpu);
+            lines.push(line(work, what, &format!("<= {cpu:.3}"), measured, met));
+        }
+    }
+    lines
+}
+
 fn line(work: &Work, what: &str, wanted: &str, measured: f64, met: bool) -> String {
     let (name, in_flight, partitions) = (work.case.name(), work.in_flight, work.partitions);
     let met = if met { "met" } else { "MISSED" };
     format!(
-        "{name:<16} {in_flight:>6} {partitions:>5}  {what:<28} {wanted:>9} {measured:>9.3}  {met}"
+        "{name:<16} {in_flight:>6} {partitions:>5}  {what:<29} {wanted:>9} {measured:>9.3}  {met}"
     )
 }
 
@@ -195,7 +228,7 @@ fn print_table(subject: &str, lines: &[String]) {
     }
     println!("\nGoals of {subject} on the official broker, medians of the ratios of each round");
     println!(
-        "{:<16} {:>6} {:>5}  {:<28} {:>9} {:>9}",
+        "{:<16} {:>6} {:>5}  {:<29} {:>9} {:>9}",
         "case", "flight", "parts", "what", "goal", "measured"
     );
     lines.iter().for_each(|line| println!("{line}"));

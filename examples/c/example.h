@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define Z QUEEN_NUL_TERMINATED
 #define PATIENCE_MS 30000
@@ -39,6 +40,28 @@ static inline queen_client_t *connect_to(int argc, char **argv) {
 
     if (client == NULL) fail("client", error);
     return client;
+}
+
+/* A queue with nothing in it, whatever an earlier run has left. `options` as for queue.create, or NULL. */
+static inline void fresh_queue(const queen_client_t *client, const char *queue, const char *options) {
+    char params[256];
+    queen_future_t *gone;
+
+    snprintf(params, sizeof params, "{\"queue\":\"%s\"}", queue);
+    gone = finished("delete queue", queen_call(client, "queue.delete", params, Z));
+    /* A server may remember for a second what it has just deleted. */
+    if (strstr(queen_future_json(gone, NULL), "\"existed\":true") != NULL) sleep(2);
+    queen_future_free(gone);
+    snprintf(params, sizeof params, "{\"queue\":\"%s\",\"options\":%s}", queue, options != NULL ? options : "{}");
+    done("create queue", queen_call(client, "queue.create", params, Z));
+}
+
+/* Prints the payload of a message: JSON text that points into its delivery. */
+static inline void print_payload(const char *what, const queen_delivery_t *delivery, size_t index) {
+    queen_message_view_t view;
+
+    if (queen_delivery_view(delivery, &view, sizeof view, index, 1) == 1)
+        printf("%s %.*s\n", what, (int)view.payload_len, view.payload);
 }
 
 /* Waits until everything is sent and settled, and lets go of the client. */

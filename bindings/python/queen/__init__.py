@@ -51,6 +51,7 @@ from .errors import (
 )
 from .message import Message
 from .queue import QueueBuilder
+from .streams import StreamBuilder, StreamConsumer, Window
 from .transaction import TransactionBuilder
 from .types import (
     AckResponse,
@@ -60,6 +61,7 @@ from .types import (
     FlushSummary,
     PushResult,
     RenewResponse,
+    StreamSummary,
     TraceConfig,
     TransactionResponse,
 )
@@ -116,8 +118,12 @@ __all__ = [
     "QueenWouldDeadlockError",
     "QueueBuilder",
     "RenewResponse",
+    "StreamBuilder",
+    "StreamConsumer",
+    "StreamSummary",
     "TraceConfig",
     "TransactionBuilder",
     "TransactionResponse",
+    "Window",
     "__version__",
 ]

@@ -85,6 +85,11 @@ class BaseQueen:
         lib.queen_client_free(handle)
 
     @property
+    def loads(self) -> Loads:
+        """How payloads are read."""
+        return self._loads
+
+    @property
     def handle(self) -> int:
         """The queen_client_t."""
         if not self._handle:

@@ -35,6 +35,10 @@ class Sink:
         """A queen_delivery_t, which is the sink's now."""
         lib.queen_delivery_free(handle)
 
+    def window(self, handle: int) -> None:
+        """A queen_window_t, which is the sink's now."""
+        lib.queen_window_free(handle)
+
     def event(self, kind: int, code: int, text: Optional[bytes]) -> None:
         """Any other event."""
 
@@ -90,6 +94,10 @@ class Events:
                         sink = self.sinks.get(tag)
                         if sink is not None:  # else it goes back with its event
                             sink.delivery(lib.queen_event_take_delivery(at) or 0)
+                    elif kind == _native.QUEEN_EVENT_WINDOW:
+                        sink = self.sinks.get(tag)
+                        if sink is not None:
+                            sink.window(lib.queen_event_take_window(at) or 0)
                     else:
                         sink = self.sinks.get(tag)
                         if sink is not None:

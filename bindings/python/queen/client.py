@@ -27,6 +27,7 @@ from .admin import Admin
 from .errors import QueenError
 from .message import Loads, Message, verdict
 from .queue import QueueBuilder
+from .streams import StreamBuilder, StreamConsumer
 from .transaction import TransactionBuilder
 from .types import Ackable, AckResponse, FlushSummary, Settings, StatusLike
 
@@ -111,6 +112,14 @@ class Queen(BaseQueen):
     def transaction(self) -> TransactionBuilder:
         """Begins a transaction: acks and pushes that happen together or not at all."""
         return TransactionBuilder(self)
+
+    def stream(self, name: str, namespace: str) -> StreamBuilder:
+        """Describes a stream, to define it: windows over what is pushed to some queues."""
+        return StreamBuilder(self, name, namespace)
+
+    def consumer(self, stream: str, group: str) -> StreamConsumer:
+        """The windows of a stream for a consumer group."""
+        return StreamConsumer(self, stream, group)
 
     @property
     def admin(self) -> Admin:

@@ -70,13 +70,16 @@ class Consumer(Sink):
         self._ended: asyncio.Future[ConsumeSummary] = self._loop.create_future()
         self._tag = self._port.add(self)
         try:
-            self._handle = begin_consume(self._queen.handle, self._options, self._port.queue, self._tag)
+            self._handle = self._begin()
         except BaseException:
             self._port.sinks.pop(self._tag, None)
             raise
         if self._signal is not None:
             self._watch = self._loop.create_task(self._stop_on_signal())
         return self
+
+    def _begin(self) -> int:
+        return begin_consume(self._queen.handle, self._options, self._port.queue, self._tag)
 
     async def wait(self) -> ConsumeSummary:
         """Waits until the consumer has ended and its last handler has returned. To cancel this ends it at once.
@@ -101,6 +104,11 @@ class Consumer(Sink):
         if self._handle and not self._ended.done():
             await self._queen.wait(lib.queen_consumer_stop(self._handle, timeout_millis))
         return await self.wait()
+
+    def ask_to_stop(self) -> None:
+        """As stop(), without waiting for it."""
+        if self._handle and not self._ended.done():
+            lib.queen_future_free(lib.queen_consumer_stop(self._handle, STOP_MILLIS))
 
     @property
     def ended(self) -> bool:

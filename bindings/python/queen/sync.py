@@ -30,12 +30,13 @@ from ._base import (
 from ._events import Events, Read, Sink, read_json, wait
 from ._json import Default, Dumps
 from ._lib import lib
-from ._options import DLQOptions, QueueOptions, as_list
+from ._options import DLQOptions, QueueOptions, as_list, camel_keys
 from ._push import Callbacks, calls, item_of, partial_results
 from .admin import Admin
 from .consumer import STOP_MILLIS, begin_consume, ended_with, reason_of
 from .errors import QueenError
 from .message import Delivery, Loads, Message, read_deliveries, verdict
+from .streams import StreamOptions, Window, begin_poll, begin_stream, stream_options
 from .transaction import BaseTransaction
 from .types import (
     Ackable,
@@ -47,6 +48,7 @@ from .types import (
     Pushed,
     Settings,
     StatusLike,
+    StreamSummary,
     TransactionResponse,
 )
 
@@ -114,6 +116,14 @@ class Queen(BaseQueen):
     def queue(self, name: Optional[str] = None) -> QueueBuilder:
         """Describes a queue, to push to it, pop and consume from it. Without a name: queues by namespace or task."""
         return QueueBuilder(self, name)
+
+    def stream(self, name: str, namespace: str) -> StreamBuilder:
+        """Describes a stream, to define it: windows over what is pushed to some queues."""
+        return StreamBuilder(self, name, namespace)
+
+    def consumer(self, stream: str, group: str) -> StreamConsumer:
+        """The windows of a stream for a consumer group."""
+        return StreamConsumer(self, stream, group)
 
     def transaction(self) -> TransactionBuilder:
         """Begins a transaction: acks and pushes that happen together or not at all."""
@@ -409,12 +419,16 @@ class _Consumer(Sink):
         self._queen = queen
         self._acks = options.get("autoAck", True) and not options.get("commitOnDelivery")
         self._threads = int(options.get("concurrency", 1))
-        self._waiting: Deque[Delivery] = deque()
+        self._waiting: Deque[Any] = deque()
         self._summary: Optional[ConsumeSummary] = None
         self._error: Optional[QueenError] = None
         self._stopping: Optional[int] = None
         self._events = Events()
-        self._handle: Optional[int] = begin_consume(queen.handle, options, self._events.queue, self._events.add(self))
+        tag = self._events.add(self)
+        self._handle: Optional[int] = self._begin(queen.handle, options, self._events.queue, tag)
+
+    def _begin(self, client: int, options: Dict[str, Any], queue: Optional[int], tag: int) -> int:
+        return begin_consume(client, options, queue, tag)
 
     def delivery(self, handle: int) -> None:
         """See Sink."""
@@ -425,8 +439,12 @@ class _Consumer(Sink):
         if kind == _native.QUEEN_EVENT_CONSUMER_ENDED:
             self._summary, self._error = ended_with(code, text)
 
-    def _next(self, signal: Optional[threading.Event]) -> Optional[Delivery]:
-        """Waits for a delivery; None at the end."""
+    def window(self, handle: int) -> None:
+        """See Sink."""
+        self._waiting.append(Window(handle, self._queen.loads))
+
+    def _next(self, signal: Optional[threading.Event]) -> Any:
+        """Waits for a delivery or a window; None at the end."""
         from ._events import SLICE_MILLIS, slice_millis
 
         at_a_time = slice_millis() if signal is None else SLICE_MILLIS
@@ -440,7 +458,7 @@ class _Consumer(Sink):
             self._events.drain(at_a_time)
         return self._waiting.popleft()
 
-    def run(self, handling: _Handling, signal: Optional[threading.Event]) -> ConsumeSummary:
+    def run(self, handling: Callable[[Any, bool], None], signal: Optional[threading.Event]) -> ConsumeSummary:
         """Handles everything."""
         if self._threads == 1:
             while True:
@@ -450,7 +468,7 @@ class _Consumer(Sink):
                 handling(delivery, self._acks)
         failures: List[BaseException] = []
 
-        def handle(delivery: Delivery) -> None:
+        def handle(delivery: Any) -> None:
             try:
                 handling(delivery, self._acks)
             except BaseException as error:  # SystemExit and the like end the consumer, not the thread alone
@@ -488,3 +506,79 @@ class _Consumer(Sink):
         lib.queen_future_free(self._stopping)
         handle, self._handle = self._handle, None
         lib.queen_consumer_free(handle)
+
+
+class StreamBuilder(StreamOptions):
+    """How a stream is to be defined. Each option returns the same object."""
+
+    def define(self) -> Dict[str, Any]:
+        """Defines the stream, or replaces its definition: `{"success", "stream_id", "name"}`."""
+        told: Dict[str, Any] = self._queen.call("stream.define", **self._parameters)
+        return told
+
+
+class _Windows(_Consumer):
+    """A consumer of windows."""
+
+    def _begin(self, client: int, options: Dict[str, Any], queue: Optional[int], tag: int) -> int:
+        return begin_stream(client, options, queue, tag)
+
+
+class StreamConsumer:
+    """The windows of a stream for a consumer group; see queen.StreamConsumer."""
+
+    def __init__(self, queen: Queen, stream: str, group: str) -> None:
+        self._queen, self._stream, self._group = queen, stream, group
+
+    def process(
+        self, handler: Callable[[Window], Any], *, signal: Optional[threading.Event] = None, **options: Optional[int]
+    ) -> StreamSummary:
+        """Handles windows until the signal ends it or it has had enough, and tells what was done.
+
+        A window is acked when the handler returns and comes again at once when it raises. Handlers run on this thread, with
+        `concurrency` on so many threads. `options`: `concurrency`, `limit`, `idle_millis`, `poll_timeout_millis`,
+        `extend_millis`, as for queen.StreamConsumer.process.
+        """
+
+        def handle(window: Window, _acks: bool) -> None:
+            try:
+                handler(window)
+            except Exception as error:
+                log.warning("a handler of %s has failed: %s", window.id, error, exc_info=error)
+                lib.queen_future_free(window.begin_settle(False))
+                return
+            lib.queen_future_free(window.begin_settle(True))
+
+        consumer = _Windows(self._queen, stream_options(self._stream, self._group, camel_keys(options)))
+        try:
+            summary: Any = consumer.run(handle, signal)
+            return summary  # type: ignore[no-any-return]
+        finally:
+            consumer.let_go()
+
+    def poll_window(self, poll_timeout_millis: int = STOP_MILLIS) -> Optional[Window]:
+        """The next window, or None when none came in that time. Give it its verdict with `ack()` and `nack()`."""
+
+        def read(future: int, _text: Optional[bytes]) -> Optional[Window]:
+            handle = lib.queen_future_take_window(future)
+            return Window(handle, self._queen.loads) if handle else None
+
+        window: Optional[Window] = wait(
+            begin_poll(self._queen.handle, self._stream, self._group, poll_timeout_millis), read
+        )
+        return window
+
+    def ack(self, window: Window) -> None:
+        """Finishes a window: the next of its key follows. Raises where that does not count."""
+        wait(window.begin_settle(True), read_json)
+
+    def nack(self, window: Window) -> None:
+        """Gives a window back: it comes again at once."""
+        wait(window.begin_settle(False), read_json)
+
+    def seek(self, timestamp: str) -> Dict[str, Any]:
+        """Moves the group to a time, ISO 8601 with a zone."""
+        told: Dict[str, Any] = self._queen.call(
+            "stream.seek", stream=self._stream, consumer_group=self._group, timestamp=timestamp
+        )
+        return told

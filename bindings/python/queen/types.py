@@ -44,6 +44,17 @@ class BufferStats(TypedDict):
     flushesPerformed: int
 
 
+class StreamSummary(TypedDict, total=False):
+    """What a consumer of windows did."""
+
+    reason: str
+    windows: int
+    messages: int
+    acked: int
+    nacked: int
+    lost: int
+
+
 class DLQResponse(TypedDict):
     """A page of dead letters."""
 

@@ -160,6 +160,15 @@ class BaseQueen:
             kept.pop(first, None)
         kept[id(delivery)] = (delivery, now)
 
+    def finish(self, delivery: Delivery, messages: List[Any], acks: Optional[bool]) -> None:
+        """What becomes of a delivery whose handler has returned: acked, kept for verdicts, or done (None)."""
+        if acks:
+            lib.queen_future_free(lib.queen_delivery_ack(delivery.handle))
+        elif acks is None:
+            delivery.release(messages)
+        else:
+            self.keep(delivery)
+
     def forget(self, delivery: Delivery, indexes: Iterable[int]) -> None:
         """These messages have their verdict; with the last one the delivery is not held any more."""
         if id(delivery) in self._kept:

@@ -34,6 +34,11 @@ def begin_consume(client: int, options: Dict[str, Any], queue: Optional[int], ta
     return handle
 
 
+def acks_of(options: Dict[str, Any]) -> Optional[bool]:
+    """Whether a delivery that went well is acked; None where the broker has counted it as done."""
+    return None if options.get("commitOnDelivery") else bool(options.get("autoAck", True))
+
+
 def ended_with(code: int, text: Optional[bytes]) -> tuple[ConsumeSummary, Optional[QueenError]]:
     """The summary and the error of a consumer's last event."""
     told: Any = json.loads(text.decode()) if text else {}
@@ -56,7 +61,7 @@ class Consumer(Sink):
         self._handle: Optional[int] = None
         self._queen, self._options, self._lists = queen, options, lists
         self._handler, self._signal = handler, signal
-        self._acks = options.get("autoAck", True) and not options.get("commitOnDelivery")
+        self._acks = acks_of(options)
         self.on_success: Optional[Callable[..., Any]] = None
         self.on_error: Optional[Callable[..., Any]] = None
         self._tasks: Set[asyncio.Task[None]] = set()
@@ -197,10 +202,7 @@ class Consumer(Sink):
         except BaseException:
             delivery.release(messages)
             raise
-        if self._acks:
-            lib.queen_future_free(lib.queen_delivery_ack(delivery.handle))
-        else:
-            self._queen.keep(delivery)
+        self._queen.finish(delivery, messages, self._acks)
 
     async def _call(self, what: Any) -> None:
         try:
@@ -249,7 +251,7 @@ async def stream(queen: Queen, options: Dict[str, Any]) -> AsyncIterator[Message
     inbox, at = _Inbox(), port()
     tag = at.add(inbox)
     handle: Optional[int] = None
-    acks = options.get("autoAck", True) and not options.get("commitOnDelivery")
+    acks = acks_of(options)
     try:
         handle = begin_consume(queen.handle, options, at.queue, tag)
         while True:
@@ -268,10 +270,7 @@ async def stream(queen: Queen, options: Dict[str, Any]) -> AsyncIterator[Message
             except BaseException:
                 delivery.release(messages)
                 raise
-            if acks:
-                lib.queen_future_free(lib.queen_delivery_ack(delivery.handle))
-            else:
-                queen.keep(delivery)
+            queen.finish(delivery, messages, acks)
     finally:
         at.sinks.pop(tag, None)
         inbox.waiting.clear()  # what nobody has seen goes back

@@ -33,7 +33,7 @@ from ._lib import lib
 from ._options import DLQOptions, QueueOptions, as_list, camel_keys
 from ._push import Callbacks, calls, item_of, partial_results
 from .admin import Admin
-from .consumer import STOP_MILLIS, begin_consume, ended_with, reason_of
+from .consumer import STOP_MILLIS, acks_of, begin_consume, ended_with, reason_of
 from .errors import QueenError
 from .message import Delivery, Loads, Message, read_deliveries, verdict
 from .streams import StreamOptions, Window, begin_poll, begin_stream, stream_options
@@ -384,7 +384,7 @@ class _Handling:
         self._queen, self._handler, self._lists = queen, handler, lists
         self._on_success, self._on_error = on_success, on_error
 
-    def __call__(self, delivery: Delivery, acks: bool) -> None:
+    def __call__(self, delivery: Delivery, acks: Optional[bool]) -> None:
         messages = self._queen.messages(delivery)
         try:
             for what in [messages] if self._lists else messages:
@@ -396,10 +396,7 @@ class _Handling:
         except BaseException:
             delivery.release(messages)
             raise
-        if acks:
-            lib.queen_future_free(lib.queen_delivery_ack(delivery.handle))
-        else:
-            self._queen.keep(delivery)
+        self._queen.finish(delivery, messages, acks)
 
     def _call(self, what: Any) -> None:
         try:
@@ -417,7 +414,7 @@ class _Consumer(Sink):
 
     def __init__(self, queen: Queen, options: Dict[str, Any]) -> None:
         self._queen = queen
-        self._acks = options.get("autoAck", True) and not options.get("commitOnDelivery")
+        self._acks = acks_of(options)
         self._threads = int(options.get("concurrency", 1))
         self._waiting: Deque[Any] = deque()
         self._summary: Optional[ConsumeSummary] = None
@@ -458,7 +455,7 @@ class _Consumer(Sink):
             self._events.drain(at_a_time)
         return self._waiting.popleft()
 
-    def run(self, handling: Callable[[Any, bool], None], signal: Optional[threading.Event]) -> ConsumeSummary:
+    def run(self, handling: Callable[[Any, Optional[bool]], None], signal: Optional[threading.Event]) -> ConsumeSummary:
         """Handles everything."""
         if self._threads == 1:
             while True:
@@ -495,10 +492,7 @@ class _Consumer(Sink):
             except BaseException:
                 delivery.release(messages)
                 raise
-            if self._acks:
-                lib.queen_future_free(lib.queen_delivery_ack(delivery.handle))
-            else:
-                self._queen.keep(delivery)
+            self._queen.finish(delivery, messages, self._acks)
 
     def let_go(self) -> None:
         """Ends it; what nobody has seen goes back."""
@@ -540,7 +534,7 @@ class StreamConsumer:
         `extend_millis`, as for queen.StreamConsumer.process.
         """
 
-        def handle(window: Window, _acks: bool) -> None:
+        def handle(window: Window, _acks: Optional[bool]) -> None:
             try:
                 handler(window)
             except Exception as error:

@@ -356,3 +356,15 @@ async def test_x2_tokens_on_demand_states_and_statistics(name: str) -> None:
             await eventually(lambda: statistics and statistics[-1]["messages"]["queued"] == 1)
             client.on_statistics(None)
         json.dumps(statistics)
+
+
+async def test_what_the_broker_counts_as_done_needs_no_verdict(queen_client: Any, name: str) -> None:
+    async with queen_client() as client:
+        await client.queue(name).push([{"data": n} for n in range(4)])
+        seen: List[int] = []
+        queue = client.queue(name).limit_total(2).commit_on_delivery()
+        summary = await queue.consume(lambda message: seen.append(message.data))
+        assert summary["messages"] == 2
+        seen += await take(client.queue(name).limit_total(2).commit_on_delivery().stream_messages(), 2)
+        assert [getattr(one, "data", one) for one in seen] == [0, 1, 2, 3]
+        assert await client.queue(name).pop() == []

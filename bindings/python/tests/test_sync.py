@@ -244,3 +244,14 @@ def test_tokens_on_demand(name: str) -> None:
         client.queue(name).push(1)
         assert asked == ["missing"]
         client.on_token_wanted(None)
+
+
+def test_what_the_broker_counts_as_done_needs_no_verdict(sync_client: queen.sync.Queen, name: str) -> None:
+    sync_client.queue(name).push([{"data": n} for n in range(4)])
+    queue = sync_client.queue(name).limit_total(2).commit_on_delivery()
+    seen: List[int] = []
+    summary = queue.consume(lambda message: seen.append(message.data))
+    assert summary["messages"] == 2
+    seen += [message.data for message in sync_client.queue(name).limit_total(2).commit_on_delivery().messages()]
+    assert seen == [0, 1, 2, 3]
+    assert sync_client.queue(name).pop() == []

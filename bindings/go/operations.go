@@ -347,6 +347,7 @@ func (c *Client) GroupDelete(ctx context.Context, consumerGroup string, options 
 //
 //   - sources (string or array of strings; []): The queues to read. They are added to those that the stream has. One that does not exist is an error on the embedded broker; one of generation 0.7 leaves it out.
 //   - partitioned (boolean; false): Whether each partition name has windows of its own, or all messages are together.
+//   - windowType (string; "tumbling"): The kind of window; there is no other.
 //   - windowMillis (integer, milliseconds; 60000): The length of a window.
 //   - graceMillis (integer, milliseconds; 30000): How long after its end a window closes.
 //   - leaseMillis (integer, milliseconds; 60000): The length of a window's lease.

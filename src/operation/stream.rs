@@ -40,6 +40,9 @@ pub(crate) static DEFINE: Operation = Operation::post("stream.define", "/api/v1/
             "Whether each partition name has windows of its own, or all messages are together.",
         )
         .or("false"),
+        Parameter::name("windowType", "The kind of window; there is no other.")
+            .or("\"tumbling\"")
+            .sent_as("window_type"),
         millis("windowMillis", "60000", "The length of a window.").sent_as("window_duration_ms"),
         Parameter {
             reads: Reads::Number,
@@ -73,7 +76,8 @@ fn complete(params: &mut Params) -> Result<()> {
     if let Some(one) = params.get::<String>("sources") {
         params.set("sources", [one]);
     }
-    let usual: [(&str, Value); 5] = [
+    let usual: [(&str, Value); 6] = [
+        ("windowType", "tumbling".into()),
         ("sources", Value::Array(Vec::new())),
         ("partitioned", false.into()),
         ("windowMillis", 60_000.into()),

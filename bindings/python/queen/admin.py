@@ -435,8 +435,9 @@ class Admin:
 
     def stream_define(
         self, stream: str, namespace: str, *, sources: Optional[str] = None, partitioned: Optional[bool] = None,
-        window_millis: Optional[int] = None, grace_millis: Optional[int] = None, lease_millis: Optional[int] = None,
-        strict_watermark: Optional[bool] = None, timeout_millis: Optional[int] = None
+        window_type: Optional[str] = None, window_millis: Optional[int] = None, grace_millis: Optional[int] = None,
+        lease_millis: Optional[int] = None, strict_watermark: Optional[bool] = None, timeout_millis: Optional[int] =
+        None
     ) -> Any:
         """Defines a stream, or replaces the definition of one that exists; where its groups stand is kept.
 
@@ -447,6 +448,7 @@ class Admin:
                 error on the embedded broker; one of generation 0.7 leaves it out. Default: [].
             partitioned: Whether each partition name has windows of its own, or all messages are together. Default:
                 false.
+            window_type: The kind of window; there is no other. Default: "tumbling".
             window_millis: The length of a window. Default: 60000.
             grace_millis: How long after its end a window closes. Default: 30000.
             lease_millis: The length of a window's lease. Default: 60000.
@@ -456,9 +458,9 @@ class Admin:
         Result: the broker's document: `{"success", "stream_id", "name"}`
         """
         parameters = given(
-            stream=stream, namespace=namespace, sources=sources, partitioned=partitioned, window_millis=window_millis,
-            grace_millis=grace_millis, lease_millis=lease_millis, strict_watermark=strict_watermark,
-            timeout_millis=timeout_millis
+            stream=stream, namespace=namespace, sources=sources, partitioned=partitioned, window_type=window_type,
+            window_millis=window_millis, grace_millis=grace_millis, lease_millis=lease_millis,
+            strict_watermark=strict_watermark, timeout_millis=timeout_millis
         )
         return self._queen.call("stream.define", **parameters)
 

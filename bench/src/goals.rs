@@ -146,8 +146,31 @@ pub fn print(results: &Results) {
         }
     }
     print_table("libqueen-c", &lines);
+    print_table("libqueen-cpp", &cpp(results));
     print_table("libqueen-go", &go(results));
     print_table("libqueen-python", &python(results));
+}
+
+/// What the C++ binding may cost beside the C ABI.
+fn cpp(results: &Results) -> Vec<String> {
+    const CPU: f64 = 1.1;
+    let mut lines = Vec::new();
+    for (n, work) in results.works.iter().enumerate() {
+        let runs = |subject| {
+            let runs = results.runs.get(&(n, "official", subject));
+            runs.filter(|runs| runs.error.is_none())
+        };
+        let (Some(ours), Some(c)) = (runs("libqueen-cpp"), runs("libqueen-c")) else {
+            continue;
+        };
+        let cpu =
+            |one: &Sample, other: &Sample| Some(one.cpu_us_per_msg() / other.cpu_us_per_msg());
+        if let Some(measured) = by_rounds([ours, c], cpu) {
+            let (what, met) = ("CPU against libqueen-c", measured <= CPU);
+            lines.push(line(work, what, &format!("<= {CPU}"), measured, met));
+        }
+    }
+    lines
 }
 
 /// What the Go binding is to reach against a program with `net/http` and no client: messages per second at least, processor

@@ -48,9 +48,35 @@ TEST(Client, PushesAndPops) {
 TEST(Client, RefusesAPayloadThatIsNotOneValue) {
     queen::client client(broker_url());
     const auto queue = client.queue(fresh("payload"));
-    for (const char *bad : {"1},{\"payload\":2", "1,\"transactionId\":\"x\"", "", "1 2", "{", "\"a", "]", "{\"a\":1}}"})
+    for (const char *bad : {"1},{\"payload\":2", "1,\"transactionId\":\"x\"", "", "1 2", "{", "\"a", "]", "{\"a\":1}}", R"("\")"})
         EXPECT_EQ(queue.push(bad).wait().error().code(), queen::errc::invalid_json) << bad;
-    EXPECT_EQ(queue.push(" [1, \"}\"] ").get().string("/0/status"), "queued");
+    for (const char *good : {" [1, \"}\"] ", R"("\\")", R"("\"")", R"({"a\\\"b":"\\"})"})
+        EXPECT_EQ(queue.push(good).get().string("/0/status"), "queued") << good;
+}
+
+TEST(Client, IteratesOverManyMessages) {
+    queen::client client(broker_url());
+    const auto queue = client.queue(fresh("iterate"));
+    queen::items items;
+    std::string wanted, got;
+    for (int n = 0; n < 40; n++) {
+        items.add(std::to_string(n));
+        wanted += std::to_string(n) + " ";
+    }
+    queue.push(items).get();
+    auto popped = queue.pop({{"batch", 40}, {"wait", true}}).get();
+    ASSERT_EQ(popped.size(), 1u);
+    for (auto at = popped[0].begin(); at != popped[0].end();) got += std::string((*at++).payload()) + " ";
+    EXPECT_EQ(got, wanted);
+    auto at = popped[0].begin(), other = at;
+    EXPECT_EQ((*++at).payload(), "1");
+    EXPECT_EQ((*other).payload(), "0");
+    other = at;
+    EXPECT_EQ((*other).payload(), "1");
+    EXPECT_EQ((*popped[0].end()).payload(), ""); // behind the end there is nothing, and no crash
+    popped[0].ack().get();
+    items.clear();
+    EXPECT_EQ(items.text(), "[]");
 }
 
 TEST(Client, RefusesNamesWithANul) {

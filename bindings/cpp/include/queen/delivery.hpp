@@ -4,6 +4,7 @@
 
 #include "future.hpp"
 
+#include <algorithm>
 #include <iterator>
 #include <vector>
 
@@ -55,24 +56,46 @@ class message {
 
 namespace detail {
 
-// Walks over what has size() and operator[].
-template <class Owner> class index_iterator {
+inline std::int64_t fill_views(const queen_delivery_t *from, queen_message_view_t *views, std::size_t first, std::size_t room) {
+    return queen_delivery_view(from, views, sizeof *views, first, room);
+}
+inline std::int64_t fill_views(const queen_window_t *from, queen_message_view_t *views, std::size_t first, std::size_t room) {
+    return queen_window_view(from, views, sizeof *views, first, room);
+}
+
+// Walks over the messages of a delivery or window, and fetches some of them at once. `Handle` is that of C.
+template <class Handle> class message_iterator {
   public:
     using iterator_category = std::input_iterator_tag;
     using value_type = message;
     using difference_type = std::ptrdiff_t;
     using pointer = const message *;
     using reference = message;
-    index_iterator(const Owner *owner, std::size_t at) noexcept : owner_(owner), at_(at) {}
-    message operator*() const { return (*owner_)[at_]; }
-    index_iterator &operator++() noexcept { return at_++, *this; }
-    index_iterator operator++(int) noexcept { return index_iterator(owner_, at_++); }
-    bool operator==(const index_iterator &other) const noexcept { return at_ == other.at_; }
-    bool operator!=(const index_iterator &other) const noexcept { return at_ != other.at_; }
+    message_iterator(const Handle *owner, std::size_t at) noexcept : owner_(owner), at_(at) {}
+    message_iterator(const message_iterator &other) noexcept : owner_(other.owner_), at_(other.at_) {}
+    message_iterator &operator=(const message_iterator &other) noexcept {
+        owner_ = other.owner_, at_ = other.at_, first_ = count_ = 0;
+        return *this;
+    }
+    message operator*() const {
+        if (at_ - first_ >= count_) { // also where at_ is before first_
+            first_ = at_;
+            count_ = static_cast<std::size_t>(std::max<std::int64_t>(fill_views(owner_, views_, at_, room), 0));
+            if (count_ == 0) return message();
+        }
+        return message(views_[at_ - first_]);
+    }
+    message_iterator &operator++() noexcept { return at_++, *this; }
+    message_iterator operator++(int) noexcept { return message_iterator(owner_, at_++); }
+    bool operator==(const message_iterator &other) const noexcept { return at_ == other.at_; }
+    bool operator!=(const message_iterator &other) const noexcept { return at_ != other.at_; }
 
   private:
-    const Owner *owner_;
+    static constexpr std::size_t room = 16;
+    const Handle *owner_;
     std::size_t at_;
+    mutable std::size_t first_ = 0, count_ = 0;
+    mutable queen_message_view_t views_[room]; // filled on first use
 };
 
 [[noreturn]] inline void out_of_range(const char *what, std::size_t index, std::size_t size) {
@@ -111,9 +134,9 @@ class delivery {
         return message(view);
     }
     /// To iterate over the messages.
-    detail::index_iterator<delivery> begin() const noexcept { return {this, 0}; }
+    detail::message_iterator<queen_delivery_t> begin() const noexcept { return {handle_.get(), 0}; }
     /// Behind the last.
-    detail::index_iterator<delivery> end() const noexcept { return {this, size()}; }
+    detail::message_iterator<queen_delivery_t> end() const noexcept { return {handle_.get(), size()}; }
 
     /// Acks every message that has no verdict yet; completes when the broker has answered.
     future<document> ack() const { return future<document>(queen_delivery_ack(handle_.get())); }

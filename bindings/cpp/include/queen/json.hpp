@@ -42,11 +42,13 @@ inline std::size_t skip_space(std::string_view text, std::size_t at) {
 }
 
 inline std::size_t skip_string(std::string_view text, std::size_t at) { // from the quote to behind the other one
-    for (at++; at < text.size(); at++) {
-        if (text[at] == '\\') at++;
-        else if (text[at] == '"') return at + 1;
+    const std::size_t begin = at + 1;
+    while ((at = text.find('"', at + 1)) != std::string_view::npos) {
+        std::size_t slashes = 0; // an odd number of them makes the quote a part of the string
+        while (at - slashes > begin && text[at - slashes - 1] == '\\') slashes++;
+        if (slashes % 2 == 0) return at + 1;
     }
-    return std::string_view::npos;
+    return at;
 }
 
 // Behind the value that begins at `at`; npos where there is none. Only the outline is looked at.
@@ -232,6 +234,7 @@ class items {
 
     /// Adds a message. Without ids the library makes a transaction id, and there is no trace.
     items &add(const payload &value, std::string_view transaction_id = {}, std::string_view trace_id = {}) {
+        text_.reserve(text_.size() + value.text().size() + 64);
         text_ += text_.empty() ? "[{\"payload\":" : (text_.pop_back(), ",{\"payload\":");
         // More than one value would make another item of it. The library then says where the JSON is wrong.
         if (!detail::is_one_value(value.text())) text_ += "<not one JSON value> ";
@@ -239,6 +242,12 @@ class items {
         if (!transaction_id.empty()) detail::append_quoted(text_ += ",\"transactionId\":", transaction_id);
         if (!trace_id.empty()) detail::append_quoted(text_ += ",\"traceId\":", trace_id);
         text_ += "}]";
+        return *this;
+    }
+
+    /// Removes all, and keeps the memory for the next.
+    items &clear() noexcept {
+        text_.clear();
         return *this;
     }
 

@@ -39,9 +39,9 @@ class window {
         return message(view);
     }
     /// To iterate over the messages that are left.
-    detail::index_iterator<window> begin() const noexcept { return {this, 0}; }
+    detail::message_iterator<queen_window_t> begin() const noexcept { return {handle_.get(), 0}; }
     /// Behind the last.
-    detail::index_iterator<window> end() const noexcept { return {this, size()}; }
+    detail::message_iterator<queen_window_t> end() const noexcept { return {handle_.get(), size()}; }
 
     /// Leaves out the messages of which `keep(const message &)` says false. What it throws is thrown on, and nothing is
     /// left out then.

@@ -3,6 +3,7 @@
 #include <queen/queen.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <condition_variable>
 #include <cstring>
 #include <sys/resource.h>
@@ -11,7 +12,9 @@
 using namespace std::chrono_literals;
 using number = unsigned long;
 
-static const std::string text = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuv";
+static const std::string text =
+    "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuv";
+static const std::string tail = ",\"text\":\"" + text + "\"}},";
 static constexpr auto patience = 120s;
 
 [[noreturn]] static void fail(const std::string &what, const std::string &why) {
@@ -106,16 +109,15 @@ class subject {
 
     // Pushes messages `first` and following to one partition.
     queen::future<queen::document> push(number first, number count, const queen::options &options = {}) {
-        items_.clear();
+        body_.assign(1, '[');
         for (number n = first; n < first + count; n++) {
-            payload_ = "{\"n\":";
-            payload_ += std::to_string(n);
-            payload_ += ",\"text\":\"";
-            payload_ += text;
-            payload_ += "\"}";
-            items_.add(payload_);
+            char digits[24];
+            body_ += "{\"payload\":{\"n\":";
+            body_.append(digits, std::to_chars(digits, digits + sizeof digits, n).ptr);
+            body_ += tail;
         }
-        return partitions_[first / count % order_.partitions].push(items_, options);
+        body_.back() = ']';
+        return partitions_[first / count % order_.partitions].push_json(body_, options);
     }
 
     // Pushes `count` messages in requests of `batch`, with so many under way; the next when one is answered.
@@ -252,8 +254,7 @@ class subject {
     std::vector<queen::queue> partitions_;
     queen::event_queue events_;
     queen::event_batch got_{256};
-    queen::items items_;
-    std::string payload_;
+    std::string body_; // of a push
     std::vector<double> began_; // of the operation with that tag
     std::vector<double> took_;  // microseconds of each operation
     std::vector<unsigned char> seen_; // every message of a consuming case is to be seen once

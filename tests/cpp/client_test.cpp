@@ -18,7 +18,7 @@ TEST(Client, PushesAndPops) {
     const auto pushed = queue.push(queen::items().add("{\"a\": 1.50}", "id-1", "").add("2")).get();
     EXPECT_EQ(pushed.string("/0/status"), "queued");
     EXPECT_EQ(pushed.string("/0/transactionId"), "id-1");
-    EXPECT_EQ(queue.push(queen::items().add("3", "id-1")).get().string("/0/status"), "duplicate");
+    EXPECT_EQ(queue.push_json(R"([{"payload":3,"transactionId":"id-1"}])").get().string("/0/status"), "duplicate");
 
     auto popped = queue.pop({{"batch", 10}, {"wait", true}}).get();
     ASSERT_EQ(popped.size(), 1u);

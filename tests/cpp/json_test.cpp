@@ -50,7 +50,6 @@ TEST(Items, AreWrittenAsJson) {
     queen::items two;
     two.add("{\"n\":1}").add(queen::quote("x"), "id-1", "trace-1");
     EXPECT_EQ(two.text(), R"([{"payload":{"n":1}},{"payload":"x","transactionId":"id-1","traceId":"trace-1"}])");
-    EXPECT_EQ(queen::items::from_json("[1]").text(), "[1]");
 }
 
 TEST(Error, IsAValue) {

@@ -116,7 +116,11 @@ class queue {
     future<document> push(const payload &value, const options &with = {}) const { return push(items().add(value), with); }
     /// Pushes several messages in one request.
     future<document> push(const items &messages, const options &with = {}) const {
-        return future<document>(queen_push(client_.get(), name_.c_str(), part(), messages.text().data(), messages.text().size(), with.c_str()));
+        return push_json(messages.text(), with);
+    }
+    /// The same with a JSON array of items as queen_push() wants it, which is not copied before C has it.
+    future<document> push_json(std::string_view array, const options &with = {}) const {
+        return future<document>(queen_push(client_.get(), name_.c_str(), part(), array.data(), array.size(), with.c_str()));
     }
     /// Pops messages under a lease: `{{"batch", 10}, {"wait", true}}`. Without a name, by `namespace` or `task`.
     future<deliveries> pop(const options &with = {}) const {

@@ -225,13 +225,6 @@ class items {
     /// None yet.
     items() = default;
 
-    /// The items as they are: a JSON array as queen_push() wants it.
-    static items from_json(std::string_view array) {
-        items out;
-        out.text_ = array;
-        return out;
-    }
-
     /// Adds a message. Without ids the library makes a transaction id, and there is no trace.
     items &add(const payload &value, std::string_view transaction_id = {}, std::string_view trace_id = {}) {
         text_.reserve(text_.size() + value.text().size() + 64);

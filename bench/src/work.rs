@@ -23,6 +23,8 @@ pub enum Case {
     Consume,
     /// From the push to the handler, one message at a time, when everything is idle.
     LatencyIdle,
+    /// The windows of a stream, a hundred messages in each, handed to a handler that sums and counts them, until the last is acked.
+    StreamWindows,
 }
 
 impl Case {
@@ -35,7 +37,11 @@ impl Case {
     pub fn pushes(self) -> bool {
         matches!(
             self,
-            Case::PushSeq | Case::PushSingle | Case::PushBatch100 | Case::PushBuffered
+            Case::PushSeq
+                | Case::PushSingle
+                | Case::PushBatch100
+                | Case::PushBuffered
+                | Case::StreamWindows
         )
     }
 
@@ -48,7 +54,7 @@ impl Case {
     pub fn batch(self) -> u64 {
         match self {
             Case::PushSeq | Case::PushSingle | Case::PushBuffered | Case::LatencyIdle => 1,
-            Case::PushBatch100 | Case::PopAck100 | Case::Consume => 100,
+            Case::PushBatch100 | Case::PopAck100 | Case::Consume | Case::StreamWindows => 100,
         }
     }
 }
@@ -108,6 +114,7 @@ pub fn all(size: Size) -> Vec<Work> {
         work(Case::Consume, 4, 16, 20_000, 160),
         work(Case::Consume, 16, 1000, 20_000, 1_000),
         work(Case::LatencyIdle, 1, 1, 100, 10),
+        work(Case::StreamWindows, 1, 1, 100_000, 2_000),
     ]
 }
 

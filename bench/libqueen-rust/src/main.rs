@@ -13,7 +13,10 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use queen::{BufferOptions, Client, Consumer, Delivery, FlushOptions, Item, PopOptions};
+use queen::{
+    Aggregation, BufferOptions, Client, Consumer, Delivery, FlushOptions, Item, Number, PopOptions,
+    QueueOptions,
+};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::unbounded_channel;
@@ -53,6 +56,11 @@ fn main() -> Fallible<()> {
         "push-buffered" => push_buffered(&runtime, &client, &order, 0..order.messages)?,
         "pop-ack-100" => pop_ack(&runtime, &client, &order)?,
         "consume" => consume(&client, &order)?,
+        "stream-windows" => {
+            let (done, start) = windows(&client, &order)?;
+            (cpu, began) = start;
+            done
+        }
         "latency-idle" => {
             let (done, start) = latency(&client, &order)?;
             (cpu, began) = start;
@@ -254,6 +262,64 @@ fn stop(consumer: &Consumer, acked: u64) -> Fallible<()> {
         true => Ok(()),
         false => Err(format!("not all was acked: {summary:?}").into()),
     }
+}
+
+/// Windows of two milliseconds with a push of a hundred messages each, more or less; the clock runs from their first poll. What a
+/// window takes is what its counts and sums take.
+fn windows(client: &Client, order: &Order) -> Fallible<(Done, (f64, Instant))> {
+    const LENGTH: Duration = Duration::from_millis(2);
+    let (total, queue) = (order.messages + order.warm_up, client.queue(&order.queue));
+    queue.create(QueueOptions::new()).wait(PATIENCE)?;
+    let stream = client
+        .stream(&order.queue)
+        .namespace("bench")
+        .sources(&[&order.queue]);
+    stream
+        .tumbling(LENGTH)
+        .grace_period(Duration::ZERO)
+        .define()
+        .wait(PATIENCE)?;
+    let mut pushes = Vec::new();
+    for first in (0..total).step_by(100) {
+        let texts: Vec<String> = (first..total.min(first + 100)).map(payload).collect();
+        let items: queen::Result<Vec<Item>> = texts.iter().map(|one| Item::raw(one)).collect();
+        pushes.push(queue.clone().partition("p0").push(&items?));
+        std::thread::sleep(LENGTH);
+    }
+    for push in pushes {
+        push.wait(PATIENCE)?;
+    }
+    let (tell, told) = mpsc::channel();
+    let wanted =
+        Aggregation::parse(r#"{"count":true,"sum":["data.n"],"avg":["data.n"],"max":["data.n"]}"#)?;
+    let start = (cpu_us(), Instant::now());
+    let consumer = client
+        .stream(&order.queue)
+        .consume("bench", move |window| {
+            let began = Instant::now();
+            let sums = window.aggregate(&wanted);
+            let _ = tell.send((window.size(), sums, began.elapsed().as_secs_f64() * 1e6));
+        })?;
+    let (mut count, mut sum, mut took) = (0, 0, Vec::new());
+    while count < total {
+        let (size, sums, micros) = told.recv_timeout(PATIENCE)?;
+        if size == 0 {
+            continue;
+        }
+        count += size as u64;
+        sum += match sums.sum.get("data.n") {
+            Some(Number::Int(sum)) => *sum as u64,
+            other => return Err(format!("the sum of a window is {other:?}").into()),
+        };
+        took.push(micros);
+    }
+    consumer.stop(PATIENCE).wait(PATIENCE)?;
+    let at = Instant::now();
+    if (count, sum) != (total, total * (total - 1) / 2) {
+        return Err(format!("{count} messages with the sum {sum} came in windows").into());
+    }
+    client.stream(&order.queue).delete().wait(PATIENCE)?;
+    Ok((Done { took, at }, start))
 }
 
 /// From the push to the handler, one message at a time, after a pause in which everything falls idle.

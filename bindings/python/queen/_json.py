@@ -31,6 +31,10 @@ def known(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON; give the client a function `default` for it")
 
 
+class _Ready(TypeError):
+    """There is ready JSON among the items."""
+
+
 class Encoder:
     """Writes payloads, as the settings `default` and `dumps` of a client say."""
 
@@ -40,6 +44,14 @@ class Encoder:
         self._encode = json.JSONEncoder(
             ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=self._default
         ).encode
+        self._encode_all = json.JSONEncoder(
+            ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=self._default_of_all
+        ).encode
+
+    def _default_of_all(self, value: Any) -> Any:
+        if isinstance(value, READY):
+            raise _Ready
+        return self._default(value)
 
     def _default(self, value: Any) -> Any:
         if self._own is not None:
@@ -73,6 +85,11 @@ class Encoder:
     def items(self, items: Any) -> bytes:
         """What a push is given as a JSON array: one item or a list of them."""
         if isinstance(items, (list, tuple)):
+            if self._dumps is None:  # all at once, unless one of them is ready
+                try:
+                    return self._encode_all(items).encode("utf-8")
+                except (TypeError, ValueError, RecursionError):
+                    pass
             many: List[bytes] = [self.item(item) for item in items]
             return b"[%s]" % b",".join(many)
         return b"[%s]" % self.item(items)

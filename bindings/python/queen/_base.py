@@ -191,6 +191,9 @@ class BaseQueen:
 
     def begin_ack(self, messages: List[Any], status: Any, context: Mapping[str, Any]) -> List[Begun]:
         """Verdicts on messages that live, each through its delivery, and on ids."""
+        whole = self._begin_whole(messages, status)
+        if whole is not None:
+            return [whole]
         by_delivery: Dict[int, Tuple[Delivery, List[Tuple[int, Message, str, Optional[str]]]]] = {}
         by_ids: List[Tuple[int, Dict[str, Any]]] = []
         for place, message in enumerate(messages):
@@ -210,6 +213,19 @@ class BaseQueen:
             group = context.get("group") or group_of([messages[place] for place, _ in by_ids])
             begun.append(Begun(self._begin_ack_ids(acks, group, context), [place for place, _ in by_ids]))
         return begun
+
+    def _begin_whole(self, messages: List[Any], status: Any) -> Optional[Begun]:
+        """The ack of a delivery as a whole, as it is usual: all of its messages, in their order."""
+        first = messages[0]
+        if status is not True or not lives(first) or len(messages) != first.delivery.count:
+            return None
+        delivery = first.delivery
+        for index, message in enumerate(messages):
+            own = isinstance(message, Message) and message.delivery is delivery and message.index == index
+            if not own or dict.__contains__(message, "_status"):
+                return None
+        self.forget(delivery, range(delivery.count))
+        return Begun(lib.queen_delivery_ack(delivery.handle), list(range(delivery.count)))
 
     def _begin_settle(self, delivery: Delivery, entries: List[Tuple[int, Message, str, Optional[str]]]) -> Begun:
         indexes = {entry[1].index for entry in entries}

@@ -12,9 +12,12 @@ from .errors import make_error
 Loads = Callable[[bytes], Any]
 
 
+_decode = json.JSONDecoder().decode
+
+
 def loads_json(raw: bytes) -> Any:
     """How payloads are read where a client has no `loads` of its own."""
-    return json.loads(raw.decode())
+    return _decode(raw.decode())
 
 
 def camel(name: str) -> str:

@@ -28,16 +28,18 @@ const PLAIN: &[&str] = &["Ack", "MessageVerdict"];
 #[test]
 fn every_type_can_be_sent_and_shared() {
     let shared = shared! {
-        Ack, AckOptions, AckResult, ActiveFault, Analytics, BackendHealth, BackendSink, BackendState, Backends, BrokerClock,
+        Ack, AckOptions, AckResult, ActiveFault, Aggregates, Aggregation, Analytics, BackendHealth, BackendSink, BackendState, Backends, BrokerClock,
         BrokerOptions, BrokerStatus, BufferOptions, BufferStats, Client, ClockChange, Closed, Committed, Config, ConsumeOption,
         ConsumeOptions, Consumer, ConsumerEvent, ConsumerSink, ConsumerStats, DeadLetters, DefaultSubscription, Delivery,
         DeliveryReport, DeliveryStatus, Dispatcher, Document, Durability, EmbeddedBroker, Error, ErrorCode, FailureStats, Fault,
         FaultAction, FaultError, FlushOptions, Flushed, Group, Groups, Item, ItemOptions, Latency, LatencyStats,
-        LeaseStats, Level, Life, Living, LoadBalancing, LogSink, Message, MessageStats, MessageVerdict, Messages, Operation,
-        Outcome, Parameter, Pending<u8>, PendingStats, PopOptions, Popped, PushOptions, PushResult, Queue, QueueOptions, Queues,
+        LeaseStats, Level, Life, Living, LoadBalancing, LogSink, Message, MessageStats, MessageVerdict, Messages, Number, Operation,
+        Outcome, Parameter, Pending<u8>, PendingStats, PolledWindow, PopOptions, Popped, PushOptions, PushResult, Queue, QueueOptions, Queues,
         Renewal, RenewalResult, RenewOptions, ReportSink, RequestStats, Result<u8>, RollbackReason, Secret, SeekTo,
-        Setting, Settlement, Source, Statistics, StatisticsSink, Status, StopReason, StopSignal, Summary, System, TokenSink,
+        Setting, Settlement, Source, Statistics, StatisticsSink, Status, StopReason, StopSignal, Stream,
+        StreamConsumeOptions, StreamConsumer, StreamPollOptions, StreamSummary, Streams, Summary, System, TokenSink,
         TokenWanted, Trace, Traces, Transaction, TransactionOptions, TransactionResult, TransactionStats, WhenFull,
+        Window, WindowEvent, WindowMessage, WindowSink,
     };
     let shared: BTreeSet<_> = shared.into_iter().map(str::to_owned).collect();
     // Of what the crate exports only these are no types.

@@ -13,6 +13,7 @@ use crate::protocol::stream::WindowMessage;
 /// A number as exact as it came: whole numbers of 64 bits stay whole.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Number {
     /// Written without a point and an exponent, and within 64 bits.
     Int(i64),

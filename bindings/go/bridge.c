@@ -53,10 +53,15 @@ static void translate(queen_event_t *raw, qgo_event *event) {
     if (raw->type == QUEEN_EVENT_FUTURE && raw->object != NULL) {
         const queen_error_t *error = queen_future_error(raw->object);
         if (error != NULL) event->error = queen_error_json(error, &event->error_len);
-        if (raw->json == NULL) event->deliveries = popped(raw->object);
+        if (raw->json == NULL) { /* of pops and polls */
+            event->deliveries = popped(raw->object);
+            event->window = queen_future_take_window(raw->object);
+        }
     } else if (raw->type == QUEEN_EVENT_DELIVERY) {
         queen_delivery_t *handle = queen_event_take_delivery(raw);
         if (handle != NULL) event->deliveries = describe_or_free(handle);
+    } else if (raw->type == QUEEN_EVENT_WINDOW) {
+        event->window = queen_event_take_window(raw);
     }
 }
 
@@ -100,4 +105,9 @@ void qgo_ack_and_free(queen_delivery_t *delivery) {
 void qgo_nack_and_free(queen_delivery_t *delivery, const char *reason) {
     queen_future_free(queen_delivery_nack(delivery, reason));
     queen_delivery_free(delivery);
+}
+
+void qgo_end_window(queen_window_t *window, int ack) {
+    queen_future_free(ack ? queen_window_ack(window) : queen_window_nack(window));
+    queen_window_free(window);
 }

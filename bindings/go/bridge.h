@@ -22,6 +22,7 @@ typedef struct qgo_event {
     const char *error; /* the error as JSON */
     size_t error_len;
     qgo_delivery *deliveries;
+    queen_window_t *window; /* Go's */
 } qgo_event;
 
 typedef struct qgo_batch {
@@ -33,7 +34,7 @@ typedef struct qgo_batch {
 /* Gives back what the batch lends and takes the events that wait; returns their number, or a QUEEN_E_* code. */
 int64_t qgo_poll(const queen_event_queue_t *queue, qgo_batch *batch);
 
-/* Gives back what the batch lends. Its deliveries are Go's. */
+/* Gives back what the batch lends. Its deliveries and windows are Go's. */
 void qgo_clear(qgo_batch *batch);
 
 /* Routes a future to the queue. Frees the handle, unless it is to be kept for a cancel. */
@@ -48,5 +49,8 @@ queen_future_t *qgo_settle(const queen_delivery_t *delivery, const char *verdict
 /* Acks what has no verdict yet and frees the delivery. A verdict that does not count is logged and counted by the core. */
 void qgo_ack_and_free(queen_delivery_t *delivery);
 void qgo_nack_and_free(queen_delivery_t *delivery, const char *reason);
+
+/* The same for a window: 1 acks, 0 nacks. */
+void qgo_end_window(queen_window_t *window, int ack);
 
 #endif

@@ -29,14 +29,17 @@ type Handler func(ctx context.Context, m *Message) error
 // DeliveryHandler handles the messages of a delivery together; see Handler and Batch.
 type DeliveryHandler func(ctx context.Context, d *Delivery) error
 
-// Summary is what a consumer has done. Reason is "limit", "idle", "stopped", "closed" or "error".
+// Summary is what a consumer has done. Reason is "limit", "idle", "stopped", "closed" or "error". Acked and Nacked count
+// messages, of a consumer of a stream windows.
 type Summary struct {
 	Reason     string `json:"reason"`
-	Deliveries int    `json:"deliveries"`
+	Deliveries int    `json:"deliveries"` // none of a stream
+	Windows    int    `json:"windows"`    // only of a stream, each as often as it came
 	Messages   int    `json:"messages"`
 	Acked      int    `json:"acked"`
 	Nacked     int    `json:"nacked"`
-	Unsettled  int    `json:"unsettled"`
+	Unsettled  int    `json:"unsettled"` // none of a stream
+	Lost       int    `json:"lost"`      // windows whose verdict does not count; they come again
 }
 
 // Consume handles messages until the context ends, a Limit or IdleTimeout is reached, the client is closed, or the broker
@@ -98,7 +101,7 @@ func (q *Queue) start(ctx context.Context, handler DeliveryHandler, options []Op
 	if err != nil {
 		return nil, err
 	}
-	c := &Consumer{client: q.client, handler: handler, ended: make(chan struct{}), running: map[*Delivery]func(){}}
+	c := &Consumer{client: q.client, handler: handler}
 	// What the core makes of them; it says what is wrong with them too.
 	asked := struct {
 		Concurrency int
@@ -106,21 +109,30 @@ func (q *Queue) start(ctx context.Context, handler DeliveryHandler, options []Op
 	}{1, true}
 	_ = json.Unmarshal(settings, &asked)
 	c.concurrency, c.manual = asked.Concurrency, !asked.AutoAck
+	return c.start(ctx, func(handle *C.queen_client_t, p *pump, failed **C.queen_error_t) *C.queen_consumer_t {
+		return C.queen_consume_events(handle, chars(settings), C.size_t(len(settings)), p.queue, c.tag, failed)
+	})
+}
+
+// start has the core begin.
+func (c *Consumer) start(ctx context.Context,
+	begin func(*C.queen_client_t, *pump, **C.queen_error_t) *C.queen_consumer_t) (*Consumer, error) {
+	c.ended, c.running = make(chan struct{}), map[job]func(){}
 	c.ctx, c.cancel = context.WithCancel(ctx)
-	handle, err := q.client.core.enter()
+	handle, err := c.client.core.enter()
 	if err != nil {
 		c.cancel()
 		return nil, err
 	}
-	defer q.client.core.leave()
+	defer c.client.core.leave()
 	var failed *C.queen_error_t
-	c.tag = q.client.pump.sinks.add(c)
-	// The first delivery may come before the handle is here; nothing needs it before Stop.
+	c.tag = c.client.pump.sinks.add(c)
+	// The first event may come before the handle is here; nothing needs it before Stop.
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.handle = C.queen_consume_events(handle, chars(settings), C.size_t(len(settings)), q.client.pump.queue, c.tag, &failed)
+	c.handle = begin(handle, c.client.pump, &failed)
 	if c.handle == nil {
-		q.client.pump.sinks.remove(c.tag)
+		c.client.pump.sinks.remove(c.tag)
 		c.cancel()
 		return nil, takeError(failed)
 	}
@@ -128,10 +140,21 @@ func (q *Queue) start(ctx context.Context, handler DeliveryHandler, options []Op
 	return c, nil
 }
 
+// job is what a handler is called for: a delivery or a window.
+type job interface {
+	source(c *Consumer) string // for the log
+	handle(ctx context.Context, c *Consumer) error
+	end(c *Consumer, err error, interrupted bool) // as the handler has ended
+	isLost(leaseID string) bool                   // when the lease of that id is
+}
+
 // Consumer is a running consumer. It ends by itself when its context ends.
 type Consumer struct {
 	client      *Client
 	handler     DeliveryHandler
+	windows     WindowHandler // instead, of a stream
+	stream      string
+	group       string
 	concurrency int
 	manual      bool // verdicts come from the program
 	ctx         context.Context
@@ -140,11 +163,11 @@ type Consumer struct {
 
 	mu      sync.Mutex
 	handle  *C.queen_consumer_t
-	waiting []*Delivery
+	waiting []job
 	workers int
-	running map[*Delivery]func() // cancels the context of its handler
-	over    bool                 // the core has told the end
-	closed  bool                 // ended is closed
+	running map[job]func() // cancels the context of its handler
+	over    bool           // the core has told the end
+	closed  bool           // ended is closed
 
 	ended   chan struct{} // closed when no handler runs any more
 	summary Summary
@@ -217,20 +240,18 @@ func (c *Consumer) take(e *event) {
 	case C.QUEEN_EVENT_DELIVERY:
 		for _, d := range e.deliveries {
 			d.client = c.client
-			c.waiting = append(c.waiting, d)
-			if c.workers < c.concurrency {
-				c.workers++
-				go c.work()
-			}
+			c.add(d)
 		}
+	case C.QUEEN_EVENT_WINDOW:
+		c.add(e.window)
 	case C.QUEEN_EVENT_LEASE_LOST:
 		var lost struct {
 			LeaseID string
 			Certain bool
 		}
 		if json.Unmarshal(e.json, &lost) == nil && lost.Certain {
-			for d, cancel := range c.running {
-				if d.LeaseID == lost.LeaseID {
+			for j, cancel := range c.running {
+				if j.isLost(lost.LeaseID) {
 					cancel()
 				}
 			}
@@ -244,6 +265,15 @@ func (c *Consumer) take(e *event) {
 			_ = json.Unmarshal(failed.Result, &c.summary)
 		}
 		c.finish()
+	}
+}
+
+// add has a job done. The lock is held.
+func (c *Consumer) add(j job) {
+	c.waiting = append(c.waiting, j)
+	if c.workers < c.concurrency {
+		c.workers++
+		go c.work()
 	}
 }
 
@@ -275,35 +305,46 @@ func (c *Consumer) work() {
 			finished = true
 			return
 		}
-		d := c.waiting[0]
+		j := c.waiting[0]
 		c.waiting = c.waiting[1:]
 		ctx, cancel := context.WithCancel(c.ctx)
-		c.running[d] = cancel
+		c.running[j] = cancel
 		c.mu.Unlock()
-		c.handle1(ctx, d)
+		c.do(ctx, j)
 	}
 }
 
-// handle1 calls the handler and gives the verdict that it asks for, whatever becomes of it.
-func (c *Consumer) handle1(ctx context.Context, d *Delivery) {
+// handlerPanic is told already when the verdict is given.
+type handlerPanic struct{ cause any }
+
+func (p handlerPanic) Error() string { return fmt.Sprintf("panic: %v", p.cause) }
+
+// do calls the handler and gives the verdict that it asks for, whatever becomes of it.
+func (c *Consumer) do(ctx context.Context, j job) {
 	err := errors.New("the handler ended its goroutine")
 	defer func() {
 		if cause := recover(); cause != nil {
-			err = fmt.Errorf("panic: %v", cause)
-			c.client.config.errorLog.Printf("queen: a handler of queue %q panicked: %v\n%s", d.Queue, cause, debug.Stack())
+			err = handlerPanic{cause}
+			c.client.config.errorLog.Printf("queen: a handler of %s panicked: %v\n%s", j.source(c), cause, debug.Stack())
 		}
 		c.mu.Lock()
-		cancel := c.running[d]
-		delete(c.running, d)
+		cancel := c.running[j]
+		delete(c.running, j)
 		c.mu.Unlock()
 		interrupted := err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err())
 		cancel()
-		c.settle(d, err, interrupted)
+		j.end(c, err, interrupted)
 	}()
-	err = c.handler(ctx, d)
+	err = j.handle(ctx, c)
 }
 
-func (c *Consumer) settle(d *Delivery, err error, interrupted bool) {
+func (d *Delivery) source(*Consumer) string { return fmt.Sprintf("queue %q", d.Queue) }
+
+func (d *Delivery) handle(ctx context.Context, c *Consumer) error { return c.handler(ctx, d) }
+
+func (d *Delivery) isLost(leaseID string) bool { return d.LeaseID == leaseID }
+
+func (d *Delivery) end(c *Consumer, err error, interrupted bool) {
 	switch {
 	case interrupted:
 		d.Release()

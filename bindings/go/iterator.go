@@ -20,14 +20,30 @@ import (
 // return or a panic, is not: it goes back uncharged, so Ack it before a break if it is done. The loop ends as Consume does; an
 // error comes once, last, with no message.
 func (q *Queue) Messages(ctx context.Context, options ...Option) iter.Seq2[*Message, error] {
-	return func(yield func(*Message, error) bool) {
+	return loop(ctx, func(ctx context.Context, handler func(context.Context, *Message) error) (*Consumer, error) {
+		return q.Start(ctx, handler, options...)
+	}, func(m *Message) { m.delivery.Release() })
+}
+
+// Windows hands over the windows of a group one at a time, for a loop, as Queue.Messages does with messages: a window is acked
+// when the body of the loop has ended, and comes again when the loop is left on it.
+func (s *Stream) Windows(ctx context.Context, group string, options ...Option) iter.Seq2[*Window, error] {
+	return loop(ctx, func(ctx context.Context, handler func(context.Context, *Window) error) (*Consumer, error) {
+		return s.Start(ctx, group, handler, options...)
+	}, (*Window).Release)
+}
+
+// loop runs a consumer whose handler is the body of a loop.
+func loop[T any](ctx context.Context, start func(context.Context, func(context.Context, *T) error) (*Consumer, error),
+	release func(*T)) iter.Seq2[*T, error] {
+	return func(yield func(*T, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		type turn struct {
-			message *Message
-			done    chan bool // whether the body has ended
+			item *T
+			done chan bool // whether the body has ended
 		}
 		turns := make(chan turn)
-		consumer, err := q.Start(ctx, func(ctx context.Context, m *Message) error {
+		consumer, err := start(ctx, func(ctx context.Context, m *T) error {
 			t := turn{m, make(chan bool, 1)}
 			select {
 			case turns <- t:
@@ -35,10 +51,10 @@ func (q *Queue) Messages(ctx context.Context, options ...Option) iter.Seq2[*Mess
 				return ctx.Err()
 			}
 			if !<-t.done {
-				m.delivery.Release()
+				release(m)
 			}
 			return nil
-		}, options...)
+		})
 		if err != nil {
 			cancel()
 			yield(nil, err)
@@ -51,7 +67,7 @@ func (q *Queue) Messages(ctx context.Context, options ...Option) iter.Seq2[*Mess
 		}()
 		body := func(t turn) (goOn bool) {
 			defer func() { t.done <- goOn }()
-			return yield(t.message, nil)
+			return yield(t.item, nil)
 		}
 		for {
 			select {

@@ -4,6 +4,7 @@ package queen_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,4 +88,38 @@ func TestMessagesEndWithTheError(t *testing.T) {
 	if errors != 2 {
 		t.Fatalf("%d errors", errors)
 	}
+}
+
+func TestWindows(t *testing.T) {
+	onBrokers(t, func(t *testing.T, client *queen.Client, name string) {
+		stream := windows(t, client, name)
+		if stream == nil {
+			for _, err := range client.Stream(name).Windows(short(t), "g") {
+				wants(t, err, queen.ErrUnsupported)
+			}
+			return
+		}
+		fill(t, client.Queue(name), 3)
+		left := ""
+		for w, err := range stream.Windows(short(t), "g") {
+			must(t, err)
+			if w.Size() > 0 {
+				left = w.ID // not acked: it comes again
+				break
+			}
+		}
+		seen := 0
+		for w, err := range stream.Windows(short(t), "g", queen.Limit(1)) {
+			must(t, err)
+			if w.ID != left || w.Size() != 3 {
+				t.Fatalf("%s with %d messages instead of %s", w.ID, w.Size(), left)
+			}
+			seen++
+		}
+		stands, err := client.StreamConsumers(short(t), name)
+		must(t, err)
+		if seen != 1 || !strings.Contains(string(stands), `"windowsProcessed":1`) {
+			t.Fatalf("%d windows; %s", seen, stands)
+		}
+	})
 }

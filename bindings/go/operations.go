@@ -357,18 +357,6 @@ func (c *Client) StreamDefine(ctx context.Context, stream string, namespace stri
 	return c.named(ctx, "stream.define", map[string]any{"stream": stream, "namespace": namespace}, options)
 }
 
-// StreamPoll is the operation stream.poll. Takes the next window of a group under a lease, waiting for it. Polls of a group take turns in a process. A window that is not settled comes again.
-//
-// Result: `{"window": {"id", "leaseId", "stream", "consumerGroup", "key", "start", "end", "size", "originalSize", "messages": [{"id", "data", "created_at"}]}}`, null where nothing came. In C the future holds the window: it goes back when that is freed, unless it was taken or acked
-//
-// Options, with Set:
-//
-//   - pollTimeoutMillis (integer, milliseconds; 30000): How long to wait at the broker; 0 only looks.
-//   - timeoutMillis (integer, milliseconds; the client's): Deadline of the call beyond the waiting.
-func (c *Client) StreamPoll(ctx context.Context, stream string, consumerGroup string, options ...Option) (json.RawMessage, error) {
-	return c.named(ctx, "stream.poll", map[string]any{"stream": stream, "consumerGroup": consumerGroup}, options)
-}
-
 // StreamAck is the operation stream.ack. Finishes a window by the id of its lease, or gives it back. QUEEN_E_LEASE_LOST: it comes again.
 //
 // Result: `null`

@@ -21,6 +21,7 @@ type event struct {
 	json       []byte
 	err        []byte // the error as JSON
 	deliveries []*Delivery
+	window     *Window
 }
 
 // failure is the error of the event, nil when it went well.
@@ -33,6 +34,16 @@ func (e *event) failure() error {
 		text = e.json
 	}
 	return parseError(e.code, text)
+}
+
+// release gives back what nobody wants.
+func (e *event) release() {
+	for _, d := range e.deliveries {
+		d.Release()
+	}
+	if e.window != nil {
+		e.window.Release()
+	}
 }
 
 // sink takes the events of one tag. It runs on the pump's goroutine and must not block.
@@ -120,12 +131,13 @@ func (p *pump) drain() {
 			for d := e.deliveries; d != nil; d = d.next {
 				got.deliveries = append(got.deliveries, newDelivery(d))
 			}
+			if e.window != nil {
+				got.window = &Window{lease: &windowLease{handle: e.window}}
+			}
 			if sinks[i] != nil {
 				sinks[i].take(&got)
 			} else {
-				for _, d := range got.deliveries {
-					d.Release()
-				}
+				got.release()
 			}
 			sinks[i] = nil
 		}

@@ -15,7 +15,7 @@ import (
 
 // byHand are the operations with a method of another shape.
 var byHand = map[string]bool{
-	"push": true, "pop": true, "ack": true, "flush": true, "client.stats": true, "transaction.commit": true,
+	"push": true, "pop": true, "stream.poll": true, "ack": true, "flush": true, "client.stats": true, "transaction.commit": true,
 }
 
 type parameter struct {

@@ -183,7 +183,8 @@ func codeOf(err error) Code {
 }
 
 // Call does any operation of docs/OPERATIONS.md by its name. The parameters are written as a JSON object, nil stands for none;
-// the result is read into result, unless that is nil. Where the call is refused in part, both are there.
+// the result is read into result, unless that is nil. Where the call is refused in part, both are there. Only what brings a
+// lease is not done by name: Queue.Pop and Stream.Poll are for that.
 func (c *Client) Call(ctx context.Context, operation string, parameters, result any) error {
 	if instead := map[string]string{"pop": "Queue.Pop", "stream.poll": "Stream.Poll"}[operation]; instead != "" {
 		return newError(ErrInvalidArgument, "%s brings what is under a lease, which JSON cannot hold: use %s", operation, instead)

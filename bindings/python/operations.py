@@ -12,7 +12,7 @@ import textwrap
 from typing import Any, Dict, List
 
 # Those that have a method of the client instead, with types of their own.
-ELSEWHERE = {"push", "pop", "ack", "renew", "renew.many", "flush", "transaction.commit", "client.stats"}
+ELSEWHERE = {"push", "pop", "ack", "renew", "renew.many", "flush", "transaction.commit", "client.stats", "stream.poll"}
 
 TYPES = {"string": "str", "integer": "int", "boolean": "bool", "object": "Mapping[str, Any]", "array": "List[Any]"}
 WORDS = {"from": "from_"}

@@ -26,6 +26,8 @@ Config = Union[str, List[str], Tuple[str, ...], Mapping[str, Any], None]
 KEPT_SECONDS = 3600
 """A popped delivery that nobody settles is kept so long at most. Leases do not last longer."""
 
+BY_METHOD = {"pop": "queue(name).pop()", "stream.poll": "consumer(stream, group).poll_window()"}
+
 PLAIN_PUSH = b'{"classicItems":true}'
 
 
@@ -100,6 +102,10 @@ class BaseQueen:
 
     def begin_call(self, operation: str, parameters: Mapping[str, Any]) -> Optional[int]:
         """Any operation of docs/OPERATIONS.md, its parameters in snake_case or camelCase."""
+        if operation in BY_METHOD:  # what they bring has a lease, which ends with the future
+            raise make_error(
+                _native.QUEEN_E_INVALID_ARGUMENT, f"{operation} cannot be called by name: use {BY_METHOD[operation]}"
+            )
         text = self.encoder.encode(camel_keys(parameters))
         return lib.queen_call(self.handle, nul_terminated("operation", operation), text, len(text))
 

@@ -464,28 +464,6 @@ class Admin:
         )
         return self._queen.call("stream.define", **parameters)
 
-    def stream_poll(
-        self, stream: str, consumer_group: str, *, poll_timeout_millis: Optional[int] = None, timeout_millis:
-        Optional[int] = None
-    ) -> Any:
-        """Takes the next window of a group under a lease, waiting for it. Polls of a group take turns in a process. A
-        window that is not settled comes again.
-
-        Args:
-            stream: The stream.
-            consumer_group: The consumer group.
-            poll_timeout_millis: How long to wait at the broker; 0 only looks. Default: 30000.
-
-        Result: `{"window": {"id", "leaseId", "stream", "consumerGroup", "key", "start", "end", "size", "originalSize",
-        "messages": [{"id", "data", "created_at"}]}}`, null where nothing came. In C the future holds the window: it
-        goes back when that is freed, unless it was taken or acked
-        """
-        parameters = given(
-            stream=stream, consumer_group=consumer_group, poll_timeout_millis=poll_timeout_millis,
-            timeout_millis=timeout_millis
-        )
-        return self._queen.call("stream.poll", **parameters)
-
     def stream_ack(
         self, lease_id: str, *, success: Optional[bool] = None, timeout_millis: Optional[int] = None
     ) -> Any:

@@ -163,3 +163,9 @@ def test_the_blocking_client_has_the_same(sync_client: queen.sync.Queen, name: s
     consumer.nack(window)
     assert consumer.poll_window() is not None
     assert consumer.seek("2020-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize("operation", ["pop", "stream.poll"])
+def test_what_brings_a_lease_is_not_called_by_name(sync_client: queen.sync.Queen, operation: str) -> None:
+    with pytest.raises(queen.QueenInvalidArgumentError, match=operation):
+        sync_client.call(operation, queue="q")

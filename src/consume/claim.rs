@@ -160,11 +160,19 @@ impl Claim {
     pub(crate) fn take(&self, range: &Range<usize>) -> bool {
         let mut state = lock(&self.state);
         let open = state.end.is_none();
-        let slots = state.slots[range.clone()].iter_mut();
-        slots.fold(false, |any, slot| {
-            slot.in_hand = true;
-            any || (open && !slot.is_taken())
-        })
+        let slots = &mut state.slots[range.clone()];
+        let in_time = open && slots.iter().any(|slot| !slot.is_taken());
+        if in_time {
+            slots.iter_mut().for_each(|slot| slot.in_hand = true);
+        }
+        in_time
+    }
+
+    /// Whether these messages have gone back before anybody had them in hand.
+    pub(super) fn went_back(&self, range: &Range<usize>) -> bool {
+        let state = lock(&self.state);
+        let slots = &state.slots[range.clone()];
+        slots.iter().all(|slot| slot.returned && !slot.in_hand)
     }
 
     /// Whether verdicts on some of these messages can no longer count.

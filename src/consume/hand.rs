@@ -189,6 +189,7 @@ impl Shared {
         };
         if let Some(range) = waits {
             claim.settled(&range).await;
+            self.note_handled(&claim, &range);
             self.touch();
         }
         turn
@@ -197,6 +198,7 @@ impl Shared {
     /// Hands a delivery over. What it returns waits until each message has its verdict, or it is lost.
     fn handle(self: &Arc<Shared>, delivery: Delivery) -> impl Future<Output = ()> + Send + use<> {
         let (claim, range) = (delivery.claim().clone(), delivery.range().clone());
+        let shared = self.clone();
         self.note_handed(&delivery);
         let mut returned = None;
         if let Some(sink) = self.sink() {
@@ -220,6 +222,16 @@ impl Shared {
                 let _ = returned.await;
             }
             claim.settled(&range).await;
+            shared.note_handled(&claim, &range);
+        }
+    }
+
+    /// Takes back what [`note_handed`](Self::note_handed) counted where a stop was faster than whoever was to take it.
+    fn note_handled(&self, claim: &Claim, range: &Range<usize>) {
+        if claim.went_back(range) {
+            let mut counts = lock(&self.counts);
+            counts.deliveries -= 1;
+            counts.messages -= range.len();
         }
     }
 

@@ -122,6 +122,7 @@ TEST(stop_gives_back_what_nobody_took) {
   poll_event(events, &event);
   check_code(event.type, QUEEN_EVENT_CONSUMER_ENDED); /* the delivery nobody took is gone from the queue */
   check_json(event.json, "\"reason\":\"stopped\"");
+  check_json(event.json, "\"unsettled\":0"); /* and was never handed over */
   queen_events_free(&event, 1);
   wait_ok(queen_delivery_ack(rest));
   queen_delivery_free(rest);

@@ -294,7 +294,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: "integer, microseconds",
         default: "200",
         range: "0 to 100000",
-        doc: "How long a request waits for the callers whom the answer to the one before has released, where others wait already: that long in all; where one request with all of them is found to be faster than two that take turns, until nobody has come for that long, up to a quarter of the time of the last request. A caller alone never waits. 0 waits for nobody.",
+        doc: "How long a request waits for the callers whom the answer to the one before has released, where others wait already: that long in all; where one request with all of them is found to be faster than two that take turns, until nobody has come for that long or for an eighth of the time of the last request, whichever is longer, up to half of that time. A caller alone never waits. 0 waits for nobody.",
         apply: |config, value| {
             config.gather_micros = integer(value, 0, 100_000)?;
             Ok(())

@@ -93,6 +93,8 @@ pub(super) struct Fused {
     pub(super) size: Size,
     /// When it was made.
     pub(super) began: Instant,
+    /// How many messages waited when it was answered.
+    pub(super) found_waiting: usize,
     bytes: usize,
     closed: bool,
     /// The callers' ids of the calls of the last line, by their hash, once there can be two the same.
@@ -111,6 +113,7 @@ impl Fused {
             messages: 0,
             size,
             began: now,
+            found_waiting: 0,
             bytes: push::FRAME,
             closed: false,
             ids: HashSet::new(),

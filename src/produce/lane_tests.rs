@@ -120,11 +120,15 @@ impl Bench {
         sent.remove(0)
     }
 
-    fn answer(&mut self, request: Fused) {
+    fn answer(&mut self, mut request: Fused) {
+        let ahead = self.state.answered_ahead(&mut request, self.now);
         for call in &request.calls {
             call.pending.settle(Ok(Vec::new()));
         }
-        self.state.answered(&request, self.now);
+        match ahead {
+            true => self.state.settle(&request, self.now),
+            false => self.state.answered(&request, self.now),
+        }
     }
 
     fn fail(&mut self, request: Fused, error: &Error) -> Failed {
@@ -283,6 +287,43 @@ fn a_lane_that_was_answered_gathers_those_that_it_has_released() {
     assert!(bench.sent().is_empty());
     bench.sleep(Duration::from_micros(1));
     assert_eq!(bench.one().messages, 2, "the time is over");
+}
+
+#[test]
+fn those_who_are_back_before_the_lane_looks_are_not_waited_for_again() {
+    let mut bench = gathering(1);
+    bench.push("p", 0);
+    let first = bench.one();
+    (1..4).for_each(|n| drop(bench.push("p", n)));
+    bench.answer(first);
+    bench.sleep(MILLI);
+    let mut three = bench.one();
+    assert!(!bench.state.answered_ahead(&mut three, bench.now));
+    (4..7).for_each(|n| drop(bench.push("p", n)));
+    bench.state.answered(&three, bench.now);
+    assert_eq!(bench.one().messages, 3, "there is nobody else");
+}
+
+#[test]
+fn where_all_go_together_a_lane_waits_for_them_by_what_a_request_takes() {
+    let mut bench = gathering(1);
+    bench.state.lanes.set_lanes(0);
+    (0..8).for_each(|n| drop(bench.push("p", n)));
+    let first = bench.one();
+    bench.answer(first);
+    bench.sleep(MILLI);
+    let seven = bench.one();
+    assert_eq!(seven.messages, 7);
+    bench.sleep(8 * MILLI);
+    bench.answer(seven);
+    // Each comes an eighth of that later than the one before.
+    for n in 0..4 {
+        bench.push("p", n);
+        bench.sleep(MILLI);
+        let sent = bench.sent();
+        assert_eq!(sent.len(), usize::from(n == 3), "until half of it is over");
+        assert!(n < 3 || sent[0].messages == 4);
+    }
 }
 
 #[test]

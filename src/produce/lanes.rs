@@ -45,12 +45,14 @@ pub(super) struct Ready {
 struct Gather {
     /// So many are all that can come.
     messages: usize,
+    /// It goes on for that long after somebody has come.
+    pause: Duration,
     until: Instant,
-    /// It goes on until then, as long as somebody comes.
+    /// It ends then, whoever still comes.
     limit: Instant,
     /// How many were there when it was last looked at.
     seen: usize,
-    /// How many were there when it began, and how many it has released.
+    /// How many were there before its answer released that many.
     before: usize,
     released: usize,
 }
@@ -58,9 +60,10 @@ struct Gather {
 /// So many messages are enough to send: no more would come in the time that a lane waits.
 const AHEAD: usize = 128;
 
-/// Where everything goes in one request, a lane waits for those who still come back, up to this part of the time that its
-/// last request took.
-const SHARE: u32 = 4;
+/// Where everything goes in one request, a lane waits for those who still come back until nobody has come for this part of
+/// the time that its last request took, and no longer than that part of it.
+const PAUSE_SHARE: u32 = 8;
+const MOST_SHARE: u32 = 2;
 
 /// After so many times in vain a lane does not wait any more, but for a try now and then.
 const IN_VAIN: u32 = 3;
@@ -174,7 +177,8 @@ impl Lanes {
     /// with the others, each part waiting for the other. Where other lanes are at work, each has its share. A caller alone
     /// finds an idle lane.
     fn gather(&mut self, request: &Fused, now: Instant) -> Option<Gather> {
-        let (before, released) = (self.small.waiting, request.messages);
+        // Those that it has released may be back already.
+        let (before, released) = (request.found_waiting, request.messages);
         let alone = before == 0 && request.calls.len() == 1;
         if alone
             || request.size == Size::Large
@@ -186,13 +190,16 @@ impl Lanes {
         let flying = self.busy - self.gathers.len();
         let all = before + released + self.flying;
         let messages = all.div_ceil(flying + 1).min(MAX_MESSAGES);
-        if before >= messages {
+        if self.small.waiting >= messages {
             return None;
         }
-        let until = now + self.options.gather;
-        let limit = match self.tuner.whole() {
-            true => now + now.saturating_duration_since(request.began) / SHARE,
-            false => until,
+        let pause = self.options.gather;
+        let (pause, limit) = match self.tuner.whole() {
+            true => {
+                let took = now.saturating_duration_since(request.began);
+                (pause.max(took / PAUSE_SHARE), pause.max(took / MOST_SHARE))
+            }
+            false => (pause, pause),
         };
         if self.vain >= IN_VAIN && !self.tuner.whole() {
             self.vain += 1;
@@ -203,9 +210,10 @@ impl Lanes {
         }
         Some(Gather {
             messages,
-            until,
-            limit,
-            seen: before,
+            pause,
+            until: now + pause.min(limit),
+            limit: now + limit,
+            seen: self.small.waiting,
             before,
             released,
         })
@@ -394,16 +402,16 @@ impl State {
 
     /// A request was answered for. If much waits already, the next one leaves before the callers have their results: they
     /// cannot be back in time, and come back while it is on its way. Returns whether that is so.
-    pub(super) fn answered_ahead(&mut self, request: &Fused, now: Instant) -> bool {
+    pub(super) fn answered_ahead(&mut self, request: &mut Fused, now: Instant) -> bool {
         let LaneOptions { fuses, gather, .. } = self.lanes.options;
         let freed: usize = request
             .lines
             .iter()
             .filter_map(|(address, _)| Some(self.lines.get(address)?.messages))
             .sum();
-        let waiting = self.lanes.small.waiting + self.lanes.large.waiting;
-        let ahead =
-            fuses && !gather.is_zero() && waiting + freed >= AHEAD && !self.lanes.tuner.whole();
+        request.found_waiting = self.lanes.small.waiting + freed;
+        let waiting = request.found_waiting + self.lanes.large.waiting;
+        let ahead = fuses && !gather.is_zero() && waiting >= AHEAD && !self.lanes.tuner.whole();
         if ahead {
             self.free(request, now);
             self.start(now);
@@ -448,13 +456,13 @@ impl State {
 
     /// Ends the waiting of lanes whose time to gather is over.
     pub(super) fn gathered(&mut self, now: Instant) {
-        let (waiting, pause) = (self.lanes.small.waiting, self.lanes.options.gather);
+        let waiting = self.lanes.small.waiting;
         while let Some(gather) = self.lanes.gathers.front_mut()
             && gather.until <= now
         {
             if waiting > gather.seen && now < gather.limit {
                 gather.seen = waiting;
-                gather.until = (now + pause).min(gather.limit);
+                gather.until = (now + gather.pause).min(gather.limit);
                 self.after.gather = Some(gather.until);
                 break;
             }

@@ -132,11 +132,12 @@ impl Producer {
     /// Sees to the calls of a request that was answered. Returns the next request of the lane.
     fn request_answered(
         self: &Arc<Producer>,
-        request: Fused,
+        mut request: Fused,
         results: Vec<Result<Vec<PushResult>>>,
     ) -> Option<Fused> {
         let mut ahead = false;
-        let next = self.change_and_take(|state, now| ahead = state.answered_ahead(&request, now));
+        let next =
+            self.change_and_take(|state, now| ahead = state.answered_ahead(&mut request, now));
         if ahead {
             // The next request is on its way while this is done.
             let released = Released(self.clone(), Some((request, results)));

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The number of lanes to begin with: one for those that do not suffer a slow request of others.
-const FIRST: usize = 2;
-
 /// One lane that waits for all.
 const WHOLE: usize = 0;
+
+/// The number of lanes to begin with.
+const FIRST: usize = WHOLE;
 
 /// An observation lasts at least that long, and for so many answers of each lane.
 const SPAN: Duration = Duration::from_millis(100);
@@ -24,6 +24,10 @@ const TOO_LONG: Duration = Duration::from_secs(5);
 /// How much more twice the lanes must bring, and what half of them may lose.
 const GAIN: f64 = 1.15;
 const LOSS: f64 = 0.97;
+
+/// A trial that brings less than that part of what was thought best ends after so many answers of each lane.
+const HOPELESS: f64 = 0.7;
+const SOON: usize = 2;
 
 /// Observations before the next trial: after a change, and at most.
 const REST: u32 = 4;
@@ -64,8 +68,8 @@ impl Tuner {
     pub(super) fn new(most: usize) -> Tuner {
         Tuner {
             most,
-            now: FIRST.min(most),
-            up: false,
+            now: FIRST,
+            up: true,
             trial: None,
             rest: 1,
             patience: REST,
@@ -95,7 +99,7 @@ impl Tuner {
 
     /// A request with so many messages was answered. `full`: calls waited for that.
     pub(super) fn answered(&mut self, messages: usize, full: bool, now: Instant) {
-        let (lanes, whole) = (self.lanes(), self.whole());
+        let lanes = self.lanes();
         let seen = &mut self.seen;
         if seen.skips > 0 {
             seen.skips -= 1;
@@ -107,21 +111,26 @@ impl Tuner {
         };
         seen.answers += 1;
         seen.messages += messages;
-        // Nobody waits where all go together.
-        seen.full += usize::from(full || whole);
+        seen.full += usize::from(full);
         let span = now.saturating_duration_since(since);
-        if span < SPAN || seen.answers < ANSWERS * lanes {
+        let rate = seen.messages as f64 / span.as_secs_f64();
+        let hopeless = self.trial.as_ref().is_some_and(|trial| {
+            seen.answers >= SOON * lanes && span >= SPAN / 4 && rate < trial.rate * HOPELESS
+        });
+        if !hopeless && (span < SPAN || seen.answers < ANSWERS * lanes) {
             return;
         }
         // Where the lanes are not what is waited for, their number tells nothing.
         let tells = span < TOO_LONG && seen.full * 4 >= seen.answers * 3;
-        let rate = seen.messages as f64 / span.as_secs_f64();
         *seen = Seen {
             since: Some(now),
             ..Seen::default()
         };
         if tells {
             self.observed(rate);
+        } else if let Some(trial) = self.trial.take() {
+            // Those that it was begun for have gone.
+            self.change(trial.best);
         }
     }
 
@@ -236,6 +245,35 @@ mod tests {
     }
 
     #[test]
+    fn a_hopeless_trial_is_short() {
+        let mut now = Instant::now();
+        let mut tuner = Tuner::new(16);
+        let mut trials = 0;
+        for _ in 0..2_000 {
+            let whole = tuner.whole();
+            now += Duration::from_millis(if whole { 12 } else { 24 });
+            tuner.answered(64, true, now);
+            trials += usize::from(!whole);
+        }
+        assert!((1..100).contains(&trials), "{trials}");
+    }
+
+    #[test]
+    fn a_trial_ends_with_those_that_it_was_begun_for() {
+        let mut now = Instant::now();
+        let mut tuner = Tuner::new(16);
+        let mut answer = |tuner: &mut Tuner, full| {
+            now += Duration::from_millis(10);
+            tuner.answered(50, full, now);
+        };
+        while tuner.whole() {
+            answer(&mut tuner, true);
+        }
+        (0..30).for_each(|_| answer(&mut tuner, false));
+        assert!(tuner.whole());
+    }
+
+    #[test]
     fn the_bounds_hold() {
         let mut now = Instant::now();
         let eager = |lanes: usize| 1_000.0 * lanes as f64;
@@ -254,7 +292,7 @@ mod tests {
         for _ in 0..10_000 {
             now += Duration::from_millis(1);
             tuner.answered(1, false, now);
-            assert_eq!(tuner.lanes(), FIRST);
+            assert!(tuner.whole(), "as it began");
         }
     }
 }

@@ -189,7 +189,8 @@ impl Core {
         let work = work(pending.clone());
         let core = self.clone();
         let operation = pending.clone();
-        runtime.spawn(async move {
+        // By its address: a task is moved half a dozen times.
+        runtime.spawn(Box::pin(async move {
             // Completes the operation even if the work panics or the runtime ends.
             let _completer = Completer(operation.clone());
             let _registered = Registered(core, &operation);
@@ -199,7 +200,7 @@ impl Core {
                 Ok(result) => operation.complete(result),
                 Err(_) => operation.abort(ErrorCode::Timeout, "no answer before the deadline"),
             }
-        });
+        }));
         pending
     }
 
@@ -339,7 +340,7 @@ impl Core {
     /// Runs a task that ends by itself once its client does.
     pub(crate) fn detach(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Ok(runtime) = self.runtime() {
-            runtime.spawn(task);
+            runtime.spawn(Box::pin(task)); // by its address: a task is moved half a dozen times
         }
     }
 

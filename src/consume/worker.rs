@@ -185,7 +185,7 @@ impl Worker {
                     None => return Got::Stopped,
                 },
             };
-            shared.fetch(patience, room, share, &enough).await
+            Box::pin(shared.fetch(patience, room, share, &enough)).await
         }));
     }
 

@@ -135,7 +135,7 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Kept {
     /// The one that was used last is the last.
-    idle: Vec<(Connection, Instant)>,
+    idle: Vec<(Box<Connection>, Instant)>,
     /// Whether somebody sees to those that are not used any more.
     tended: bool,
     closed: bool,
@@ -175,7 +175,7 @@ pub(super) fn pools(config: &Config, bases: &[Base]) -> Result<Vec<Option<Arc<Po
 
 impl Pool {
     /// A connection that was kept and is still open.
-    pub(super) async fn reuse(&self) -> Option<Connection> {
+    pub(super) async fn reuse(&self) -> Option<Box<Connection>> {
         loop {
             let (mut connection, _) = lock(&self.kept).idle.pop()?;
             if connection.is_idle().await {
@@ -185,14 +185,14 @@ impl Pool {
     }
 
     /// A new connection, or why there is none.
-    pub(super) async fn connect(&self) -> std::result::Result<Connection, String> {
-        match tokio::time::timeout(self.patience, self.open()).await {
+    pub(super) async fn connect(&self) -> std::result::Result<Box<Connection>, String> {
+        match tokio::time::timeout(self.patience, Box::pin(self.open())).await {
             Ok(opened) => opened,
             Err(_) => Err(format!("not within {} ms", self.patience.as_millis())),
         }
     }
 
-    async fn open(&self) -> std::result::Result<Connection, String> {
+    async fn open(&self) -> std::result::Result<Box<Connection>, String> {
         let dialled = self.http.clone().call(self.dial.clone()).await;
         let plain = dialled.map_err(|error| match error.source() {
             Some(cause) => cause.to_string(),
@@ -206,13 +206,12 @@ impl Pool {
                 Box::new(secure.map_err(|error| error.to_string())?)
             }
         };
-        Connection::open(stream)
-            .await
-            .map_err(|error| error.to_string())
+        let opened = Connection::open(stream).await;
+        opened.map(Box::new).map_err(|error| error.to_string())
     }
 
     /// Keeps a connection for the next request, if the broker keeps it open.
-    pub(super) async fn keep(self: &Arc<Pool>, mut connection: Connection) {
+    pub(super) async fn keep(self: &Arc<Pool>, mut connection: Box<Connection>) {
         if !connection.is_idle().await {
             return;
         }

@@ -74,6 +74,8 @@ pub(super) struct Slot {
     in_hand: bool,
     /// Whether nobody holds it any more, so that it goes back unless it has a verdict.
     returned: bool,
+    /// Whether a stop called it back before anybody had it in hand.
+    recalled: bool,
     pub(super) verdict: Option<(Status, Option<String>)>,
     /// Whether a transaction has taken over the verdict.
     pub(super) hold: Option<Hold>,
@@ -168,11 +170,10 @@ impl Claim {
         in_time
     }
 
-    /// Whether these messages have gone back before anybody had them in hand.
+    /// Whether these messages were called back before anybody had them in hand.
     pub(super) fn went_back(&self, range: &Range<usize>) -> bool {
         let state = lock(&self.state);
-        let slots = &state.slots[range.clone()];
-        slots.iter().all(|slot| slot.returned && !slot.in_hand)
+        state.slots[range.clone()].iter().all(|slot| slot.recalled)
     }
 
     /// Whether verdicts on some of these messages can no longer count.
@@ -344,7 +345,12 @@ impl Claim {
     pub(crate) fn give_back_untaken(self: &Arc<Self>) {
         if !self.is_committed() {
             let all = 0..self.messages.len();
-            self.with_state(|state| self.return_some(state, &all, |slot| !slot.in_hand));
+            self.with_state(|state| {
+                for slot in &mut state.slots {
+                    slot.recalled |= state.end.is_none() && !slot.in_hand && !slot.is_taken();
+                }
+                self.return_some(state, &all, |slot| !slot.in_hand);
+            });
         }
     }
 

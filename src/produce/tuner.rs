@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// The number of lanes to begin with: one for those that do not suffer a slow request of others.
+const FIRST: usize = 2;
+
 /// One lane that waits for all.
 const WHOLE: usize = 0;
-
-/// The number of lanes to begin with.
-const FIRST: usize = WHOLE;
 
 /// An observation lasts at least that long, and for so many answers of each lane.
 const SPAN: Duration = Duration::from_millis(100);
@@ -68,10 +68,10 @@ impl Tuner {
     pub(super) fn new(most: usize) -> Tuner {
         Tuner {
             most,
-            now: FIRST,
-            up: true,
+            now: FIRST.min(most),
+            up: false,
             trial: None,
-            rest: 1,
+            rest: 0,
             patience: REST,
             seen: Seen::default(),
         }
@@ -128,9 +128,10 @@ impl Tuner {
         };
         if tells {
             self.observed(rate);
-        } else if let Some(trial) = self.trial.take() {
-            // Those that it was begun for have gone.
-            self.change(trial.best);
+        } else if self.whole() || self.trial.is_some() {
+            // Those that it was for have gone.
+            self.trial = None;
+            self.change(FIRST.min(self.most));
         }
     }
 
@@ -259,18 +260,19 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_ends_with_those_that_it_was_begun_for() {
+    fn it_begins_anew_when_those_that_it_was_for_have_gone() {
         let mut now = Instant::now();
         let mut tuner = Tuner::new(16);
         let mut answer = |tuner: &mut Tuner, full| {
             now += Duration::from_millis(10);
             tuner.answered(50, full, now);
         };
-        while tuner.whole() {
-            answer(&mut tuner, true);
+        // With the trials, and the rests between them.
+        for crowded in 1..200 {
+            (0..crowded).for_each(|_| answer(&mut tuner, true));
+            (0..60).for_each(|_| answer(&mut tuner, false));
+            assert_eq!((tuner.lanes(), tuner.whole()), (FIRST, false), "{crowded}");
         }
-        (0..30).for_each(|_| answer(&mut tuner, false));
-        assert!(tuner.whole());
     }
 
     #[test]
@@ -292,7 +294,7 @@ mod tests {
         for _ in 0..10_000 {
             now += Duration::from_millis(1);
             tuner.answered(1, false, now);
-            assert!(tuner.whole(), "as it began");
+            assert_eq!(tuner.lanes(), FIRST);
         }
     }
 }

@@ -25,6 +25,10 @@ const TOO_LONG: Duration = Duration::from_secs(5);
 const GAIN: f64 = 1.15;
 const LOSS: f64 = 0.97;
 
+/// At the beginning so much shorter, and for so many fewer answers.
+const HASTE: u32 = 4;
+const FEWER: usize = 2;
+
 /// A trial that brings less than that part of what was thought best ends after so many answers of each lane.
 const HOPELESS: f64 = 0.7;
 const SOON: usize = 2;
@@ -42,6 +46,8 @@ pub(super) struct Tuner {
     /// Observations until the next trial.
     rest: u32,
     patience: u32,
+    /// Whether a trial has failed already.
+    settled: bool,
     seen: Seen,
 }
 
@@ -73,6 +79,7 @@ impl Tuner {
             trial: None,
             rest: 0,
             patience: REST,
+            settled: false,
             seen: Seen::default(),
         }
     }
@@ -117,7 +124,11 @@ impl Tuner {
         let hopeless = self.trial.as_ref().is_some_and(|trial| {
             seen.answers >= SOON * lanes && span >= SPAN / 4 && rate < trial.rate * HOPELESS
         });
-        if !hopeless && (span < SPAN || seen.answers < ANSWERS * lanes) {
+        let (enough, answers) = match self.settled {
+            true => (SPAN, ANSWERS),
+            false => (SPAN / HASTE, ANSWERS / FEWER),
+        };
+        if !hopeless && (span < enough || seen.answers < answers * lanes) {
             return;
         }
         // Where the lanes are not what is waited for, their number tells nothing.
@@ -130,8 +141,7 @@ impl Tuner {
             self.observed(rate);
         } else if self.whole() || self.trial.is_some() {
             // Those that it was for have gone.
-            self.trial = None;
-            self.change(FIRST.min(self.most));
+            *self = Tuner::new(self.most);
         }
     }
 
@@ -147,6 +157,7 @@ impl Tuner {
                     // It may go on that way.
                     self.begin_trial(rate);
                 } else {
+                    self.settled = true;
                     self.change(trial.best);
                     self.up = !self.up;
                     self.rest = self.patience;
@@ -160,9 +171,10 @@ impl Tuner {
 
     fn begin_trial(&mut self, rate: f64) {
         let other = |up: bool| match (self.now, up) {
-            // One lane may bring nothing where two do.
+            // One lane may bring nothing where two do, or all that wait for one another.
             (WHOLE, true) => 2.min(self.most),
             (WHOLE, false) => 1,
+            (2, false) => WHOLE,
             (now, true) => (now * 2).min(self.most),
             (now, false) => now / 2,
         };

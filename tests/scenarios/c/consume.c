@@ -67,6 +67,34 @@ static int32_t handle(queen_delivery_t *delivery, void *user_data) {
     return QUEEN_ACK;
 }
 
+static int32_t handle_window(queen_window_t *window, void *user_data) {
+    consumption *c = user_data;
+    const char *name = queen_window_key(window);
+    json *key = json_string(name, strlen(name)), *payloads = json_list(), *told = json_object();
+    queen_message_view_t v;
+    size_t calls = 1, n = 0;
+    for (size_t i = 0; queen_window_view(window, &v, sizeof v, i, 1) == 1; i++) json_add(payloads, json_parse(v.payload, v.payload_len));
+    queen_future_t *computed = queen_window_aggregate(window, c->aggregate, strlen(c->aggregate));
+    const char *text = queen_future_json(computed, &n);
+    json_set(json_set(json_set(told, "key", key), "payloads", payloads), "aggregates", json_parse(text, n));
+    json_set(told, "start", json_string(queen_window_start(window), strlen(queen_window_start(window))));
+    queen_future_free(computed);
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < c->windows->count; i++) calls += strcmp(json_word(c->windows->items[i], "key"), name) == 0;
+    json_add(c->windows, told);
+    pthread_mutex_unlock(&c->lock);
+    for (size_t i = 0; i < c->rules->count; i++) {
+        const json *rule = c->rules->items[i], *wanted = json_get(rule, "payload");
+        const char *then = json_word(rule, "then");
+        if (wanted->kind != KIND_NULL && pattern_mismatch(wanted, key, "") != NULL) continue;
+        if ((size_t)json_amount(rule, "call", (double)calls) != calls) continue;
+        rest(json_amount(rule, "sleepMillis", 0));
+        if (then == NULL || strcmp(then, "ack") == 0) return QUEEN_ACK;
+        return strcmp(then, "nack") == 0 ? QUEEN_NACK : 4711; /* see react */
+    }
+    return QUEEN_ACK;
+}
+
 void begin_consuming(operation *o, queen_client_t *client, const json *options) {
     consumption *c = keep(sizeof *c);
     queen_error_t *error = NULL;
@@ -78,7 +106,15 @@ void begin_consuming(operation *o, queen_client_t *client, const json *options) 
     c->payloads = json_list();
     c->messages = json_list();
     c->stop_millis = json_amount(o->step, "stopMillis", -1);
-    queen_consumer_t *handle_of = queen_consume(client, text, strlen(text), handle, c, NULL, &error);
+    queen_consumer_t *handle_of;
+    if (json_word(options, "stream") == NULL) {
+        handle_of = queen_consume(client, text, strlen(text), handle, c, NULL, &error);
+    } else {
+        const json *wanted = json_get(o->step, "aggregate");
+        c->windows = json_list();
+        c->aggregate = wanted->kind == KIND_NULL ? "{}" : json_text(wanted);
+        handle_of = queen_stream_consume(client, text, strlen(text), handle_window, c, NULL, &error);
+    }
     if (handle_of == NULL) {
         o->error = error_json(error);
         queen_error_free(error);
@@ -102,7 +138,8 @@ void finish_consuming(operation *o) {
     const char *summary = queen_future_json(o->future, &n);
     o->error = error_json(queen_future_error(o->future));
     pthread_mutex_lock(&c->lock);
-    o->result = json_set(json_set(json_object(), "payloads", c->payloads), "messages", c->messages);
+    o->result = c->windows != NULL ? json_set(json_object(), "windows", c->windows)
+                                   : json_set(json_set(json_object(), "payloads", c->payloads), "messages", c->messages);
     pthread_mutex_unlock(&c->lock);
     json_set(o->result, "summary", json_parse(summary, summary == NULL ? 0 : n));
     queen_future_free(o->future);

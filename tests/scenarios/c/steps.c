@@ -91,6 +91,8 @@ static json *with_queue(const json *step) {
     for (size_t i = 0; i < options->count; i++) json_set(all, options->keys[i], options->items[i]);
     if (json_word(step, "queue") != NULL) json_set(all, "queue", json_get(step, "queue"));
     if (json_word(step, "partition") != NULL) json_set(all, "partition", json_get(step, "partition"));
+    if (json_word(step, "stream") != NULL) json_set(all, "stream", json_get(step, "stream"));
+    if (json_word(step, "group") != NULL) json_set(all, "consumerGroup", json_get(step, "group"));
     return all;
 }
 
@@ -189,7 +191,7 @@ operation *begin(world *w, json *step) {
     if (strcmp(what, "open") == 0) o->error = open_client(w, json_word(step, "client"), json_get(step, "config"));
     else if (strncmp(what, "broker.", 7) == 0 && w->broker != NULL) o->future = steer(w->broker, what + 7, step);
     else if (of == NULL) o->error = odd("there is no such client");
-    else if (strcmp(what, "consume") == 0) begin_consuming(o, of->handle, with_queue(step));
+    else if (strcmp(what, "consume") == 0 || strcmp(what, "windows") == 0) begin_consuming(o, of->handle, with_queue(step));
     else if (strcmp(what, "ack") == 0 || strcmp(what, "nack") == 0) settle_all(o, pop_of(w, of_pop), what);
     else if (strcmp(what, "release") == 0) release(pop_of(w, of_pop));
     else if (strcmp(what, "lost") == 0) o->result = json_boolean(queen_delivery_is_lost(pop_of(w, of_pop)->deliveries[0]) == 1);

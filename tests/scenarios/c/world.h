@@ -28,6 +28,8 @@ typedef struct consumption {
     queen_client_t *client;
     queen_consumer_t *handle;
     json *rules, *payloads, *messages;
+    json *windows; /* of a stream, else NULL */
+    char *aggregate;
     double stop_millis;
 } consumption;
 
@@ -58,7 +60,7 @@ operation *begin(world *w, json *step);
 void finish(world *w, operation *o);
 void release(pop *p);
 
-/* The consumer of a step. */
+/* The consumer of a step, of messages or of windows. */
 void begin_consuming(operation *o, queen_client_t *client, const json *options);
 void finish_consuming(operation *o);
 

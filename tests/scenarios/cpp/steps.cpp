@@ -169,6 +169,39 @@ static outcome consume(world &w, const json &step, running *self) {
     return {got, out.error};
 }
 
+static outcome windows(world &w, const json &step, running *self) {
+    std::mutex lock;
+    json got = {{"windows", json::array()}};
+    std::map<std::string, int> calls;
+    const std::string wanted = step.value("aggregate", json::object()).dump();
+    const auto handler = [&](queen::window &window) {
+        const std::string key(window.key());
+        json now = {{"key", key}, {"start", window.start()}, {"payloads", json::array()}, {"aggregates", window.aggregate(wanted).value().as()}};
+        for (const queen::message m : window) now["payloads"].push_back(m.as());
+        int call;
+        {
+            std::lock_guard<std::mutex> guard(lock);
+            got["windows"].push_back(std::move(now));
+            call = ++calls[key];
+        }
+        for (const json &rule : step.value("handler", json::array())) {
+            if (rule.contains("payload") && !misfit(rule["payload"], key, "").empty()) continue;
+            if (rule.contains("call") && rule["call"] != call) continue;
+            std::this_thread::sleep_for(std::chrono::milliseconds(rule.value("sleepMillis", 0)));
+            const std::string then = rule.value("then", "ack");
+            if (then != "ack" && then != "nack") throw std::runtime_error(then + ": " + word(rule, "reason"));
+            return then == "ack" ? queen::verdict::ack : queen::verdict::nack;
+        }
+        return queen::verdict::ack;
+    };
+    const queen::stream stream = client_of(w, step).stream(word(step, "stream"), word(step, "group"));
+    const queen::consumer consumer = stream.consume(handler, options_of(step.value("options", json())));
+    const outcome out = told(wait(consumer.ended(), self));
+    std::lock_guard<std::mutex> guard(lock);
+    got["summary"] = out.result;
+    return {got, out.error};
+}
+
 static outcome steer(const queen::broker &broker, const json &step, const std::string &what) {
     const auto now = [&](queen::future<queen::document> future) { return told(wait(future, nullptr)); };
     if (what == "add_faults") return now(broker.add_faults(queen::options(step.at("faults").dump())));
@@ -201,6 +234,7 @@ outcome perform(world &w, const json &step, running *self) {
     if (what == "ack.ids") return now(client_of(w, step).ack(step.at("acks").dump(), options));
     if (what == "transaction") return transaction(w, step, self);
     if (what == "consume") return consume(w, step, self);
+    if (what == "windows") return windows(w, step, self);
     if (what == "flush") return {{}, now(step.contains("queue") ? queue_of(w, step).flush() : client_of(w, step).flush()).error};
     if (what == "statistics") return now(client_of(w, step).statistics());
     if (what == "call") return now(client_of(w, step).call(word(step, "operation"), options_of(step.value("parameters", json()))));

@@ -15,6 +15,8 @@ import (
 // step is what a scenario asks for; the README tells what each field is.
 type step struct {
 	Do, Client, Queue, Partition, As, Of, Reason, Name, Operation string
+	Stream, Group                                                 string
+	Aggregate                                                     queen.Aggregation
 	Items                                                         []item
 	Options, Config, Parameters, Change                           map[string]any
 	Verdicts                                                      []queen.Verdict
@@ -116,6 +118,8 @@ func (w *world) do(ctx context.Context, s *step) (any, error) {
 		return w.transaction(ctx, s, client)
 	case "consume":
 		return w.consume(ctx, s, client)
+	case "windows":
+		return w.windows(ctx, s, client)
 	case "flush":
 		if s.Queue == "" {
 			return nil, client.Flush(ctx)

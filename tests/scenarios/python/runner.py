@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -22,9 +23,10 @@ PATIENCE_SECONDS = 30
 PATIENCE_MILLIS = PATIENCE_SECONDS * 1000
 # A field that is not known is a mistake.
 STEP = set(
-    "do client queue partition as of reason name operation items options config parameters change verdicts acks operations "
+    "do client queue stream group aggregate partition as of reason name operation items options config parameters change verdicts acks operations "
     "handler faults step expect save timeoutMillis stopMillis millis within".split()
 )
+SNAKE = re.compile("([A-Z])")
 RULE = {"payload", "call", "then", "reason", "status", "queue", "items", "sleepMillis"}
 Outcome = Tuple[Any, Optional[Dict[str, Any]]]
 numbers = itertools.count()
@@ -165,6 +167,8 @@ class World:
             return await self.transaction(client, step["operations"])
         if do == "consume":
             return await self.consume(client, step)
+        if do == "windows":
+            return await self.windows(client, step)
         if do == "flush":
             where = {"queue": queue, "partition": partition}
             await finish(client, client.begin_flush({key: value for key, value in where.items() if value is not None}))
@@ -240,6 +244,30 @@ class World:
             error.told = {**tell(got), "summary": error.result}  # type: ignore[attr-defined]
             raise
         return {**tell(got), "summary": summary}
+
+    async def windows(self, client: queen.Queen, step: Dict[str, Any]) -> Any:
+        got: List[Any] = []
+        calls: Dict[str, int] = {}
+
+        async def handle(window: queen.Window) -> None:
+            payloads = [message["data"] for message in window.messages]
+            aggregates = window.aggregate(step.get("aggregate", {}))
+            got.append({"key": window.key, "start": window.start, "payloads": payloads, "aggregates": aggregates})
+            call = calls[window.key] = calls.get(window.key, 0) + 1
+            for rule in step.get("handler", []):
+                if ("payload" not in rule or fit(rule["payload"], window.key)) and rule.get("call", call) == call:
+                    await asyncio.sleep(rule.get("sleepMillis", 0) / 1000)
+                    if rule.get("then", "ack") != "ack":  # to raise is the nack
+                        raise RuntimeError(rule.get("reason", ""))
+                    return
+
+        options = {SNAKE.sub(r"_\1", key).lower(): value for key, value in step.get("options", {}).items()}
+        try:
+            summary = await client.consumer(step["stream"], step["group"]).process(handle, **options)
+        except queen.QueenError as error:
+            error.told = {"windows": got, "summary": error.result}  # type: ignore[attr-defined]
+            raise
+        return {"windows": got, "summary": summary}
 
     async def steer(self, what: str, step: Dict[str, Any]) -> Any:
         assert self.broker is not None

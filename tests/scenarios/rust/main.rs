@@ -4,6 +4,7 @@
 
 mod pattern;
 mod step;
+mod windows;
 mod world;
 
 use std::env;

@@ -11,6 +11,9 @@ pub struct Step {
     pub r#do: String,
     pub client: Option<String>,
     pub queue: Option<String>,
+    pub stream: String,
+    pub group: String,
+    pub aggregate: Option<Value>,
     pub partition: Option<String>,
     pub r#as: Option<String>,
     pub of: String,
@@ -36,7 +39,7 @@ pub struct Step {
     pub within: u64,
 }
 
-/// What a handler does with some messages.
+/// What a handler does with some messages, or with a window, whose key is its payload.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Rule {

@@ -16,12 +16,13 @@ use serde_json::{Map, Value, json};
 
 use crate::pattern::{fill, matches};
 use crate::step::{Rule, Step, payload, tell};
+use crate::windows;
 
 /// Bounds each step.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What came of a step: a result, an error, or both.
-type Outcome = (Value, Option<Error>);
+pub type Outcome = (Value, Option<Error>);
 
 pub struct World(Arc<Inner>);
 
@@ -42,9 +43,9 @@ struct Running {
     thread: Option<JoinHandle<Outcome>>,
 }
 
-type Slot = Arc<Mutex<Option<Arc<dyn AnyPending>>>>;
+pub type Slot = Arc<Mutex<Option<Arc<dyn AnyPending>>>>;
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -63,7 +64,7 @@ fn odd(what: impl Into<String>) -> Outcome {
 }
 
 /// Waits for an operation, which the slot lets others cancel.
-fn finish<T: Output>(slot: &Slot, pending: Pending<T>) -> Outcome {
+pub fn finish<T: Output>(slot: &Slot, pending: Pending<T>) -> Outcome {
     let pending: Arc<dyn AnyPending> = Arc::new(pending);
     *lock(slot) = Some(pending.clone());
     match pending.wait_for(PATIENCE) {
@@ -303,6 +304,7 @@ impl Inner {
                 finish(slot, transaction.commit())
             }
             "consume" => self.consume(step, slot, &client)?,
+            "windows" => windows::consume(step, slot, &client)?,
             "flush" => {
                 let options = json!({"queue": queue, "partition": step.partition});
                 let options = FlushOptions::parse(&options.to_string())?;

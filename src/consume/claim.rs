@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) sending: bool,
     /// Whether what has no verdict is left to the end of the lease.
     left: bool,
+    /// Whether some verdict is negative: what lies behind it comes again.
+    negative: bool,
     pub(super) end: Option<End>,
     /// Whether the broker has said that the lease is over. Verdicts are sent all the same: their answers end the claim.
     pub(super) gone: bool,
@@ -119,6 +121,7 @@ impl Claim {
                 next: 0,
                 sending: false,
                 left: false,
+                negative: false,
                 end: None,
                 gone: false,
                 told: None,
@@ -191,9 +194,7 @@ impl Claim {
     /// Whether nothing more of it should be handed over, because it would come again.
     pub(crate) fn is_broken_off(&self) -> bool {
         let state = lock(&self.state);
-        let negative =
-            |slot: &Slot| matches!(&slot.verdict, Some((status, _)) if status.is_negative());
-        state.end.is_some() || state.gone || state.left || state.slots.iter().any(negative)
+        state.end.is_some() || state.gone || state.left || state.negative
     }
 
     /// Completes when each of these messages has a verdict, answered or not, or the claim has ended.
@@ -278,6 +279,7 @@ impl Claim {
                     Some(End::Closed) => closed(),
                     Some(End::Lost | End::Nacked) => lost(),
                     None => {
+                        state.negative |= verdict.status.is_negative();
                         slot.verdict = Some((verdict.status, verdict.reason));
                         slot.waiter = Some((call.clone(), place));
                         continue;
@@ -366,17 +368,19 @@ impl Claim {
         for slot in &mut state.slots[range.clone()] {
             slot.returned |= which(slot);
         }
-        self.go_on(state);
+        self.go_on(state, range);
     }
 
-    /// Goes on after a change: gives back what nobody holds any more, and sends what may be sent.
-    pub(super) fn go_on(self: &Arc<Self>, state: &mut State) {
+    /// Goes on after a change to these messages: gives back what nobody holds any more, and sends what may be sent.
+    pub(super) fn go_on(self: &Arc<Self>, state: &mut State, range: &Range<usize>) {
         let back = |slot: &&mut Slot| slot.returned && !slot.is_taken();
-        let mut back = state.slots.iter_mut().filter(back).peekable();
+        let changed = state.slots[range.clone()].iter_mut();
+        let mut back = changed.filter(back).peekable();
         if back.peek().is_some() && !self.gives_back && !self.is_committed() {
             state.left = true;
             self.end_if_left(state);
         } else {
+            state.negative |= back.peek().is_some();
             back.for_each(|slot| slot.verdict = Some((Status::Retry, None)));
         }
         self.advance(state);
@@ -438,8 +442,11 @@ impl Claim {
 
     /// Ends a claim that is left to its lease, once the verdicts given before are answered and transactions have ended.
     fn end_if_left(&self, state: &mut State) {
+        if !state.left || state.sending {
+            return;
+        }
         let held = state.slots.iter().any(|slot| slot.hold.is_some());
-        if state.left && !state.sending && !held && self.ready(state, 1).is_empty() {
+        if !held && self.ready(state, 1).is_empty() {
             self.finish(state, End::Lost);
         }
     }

@@ -185,7 +185,8 @@ impl Taken {
             } else if state.next == state.slots.len() {
                 self.claim.finish(state, End::Settled);
             } else {
-                self.claim.go_on(state);
+                let all = 0..state.slots.len();
+                self.claim.go_on(state, &all);
             }
         });
     }
@@ -204,7 +205,8 @@ impl Taken {
                 state.slots[*index].hold = None;
             }
             state.sending &= !had_turn;
-            self.claim.go_on(state);
+            let all = 0..state.slots.len();
+            self.claim.go_on(state, &all);
         });
     }
 }

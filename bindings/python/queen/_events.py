@@ -59,7 +59,7 @@ class Events:
 
     def __init__(self) -> None:
         self.queue = lib.queen_event_queue_new()
-        self.waiters: Dict[int, Waiter] = {}
+        self.waiters: Dict[int, Any] = {}
         self.sinks: Dict[int, Sink] = {}
         self.next_tag = itertools.count(1).__next__
         self._buffer = bytearray(EVENT.size * AT_ONCE)
@@ -194,6 +194,8 @@ def port() -> Port:
     return found
 
 
+SETTLE_SECONDS = 5
+
 SLICE_MILLIS = 50
 """The main thread waits in slices of this length, because Python handles signals, such as Ctrl-C, in between."""
 
@@ -231,6 +233,18 @@ def read_now(handle: int, read: Read) -> Any:
     return read(handle, lib.queen_future_json(handle, None))
 
 
+class _Mark:
+    """A place in an event queue."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle, self.passed = handle, threading.Event()
+
+    def complete(self, _code: int, _text: Optional[bytes], _lent: int) -> None:
+        """The thread has come to it."""
+        lib.queen_future_free(self._handle)
+        self.passed.set()
+
+
 class Thread(Events):
     """An event queue with a thread of Python's that waits for it."""
 
@@ -247,6 +261,18 @@ class Thread(Events):
     def failed(self, error: Exception) -> None:
         """See Events."""
         threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, self._thread)))
+
+    def settle(self, future: Optional[int]) -> None:
+        """Waits until the thread has handled what came before this future, which is consumed. Not on the thread itself."""
+        if not future or threading.current_thread() is self._thread:
+            lib.queen_future_free(future)
+            return
+        mark, tag = _Mark(future), self.next_tag()
+        self.waiters[tag] = mark
+        if lib.queen_future_deliver(future, self.queue, tag) == _native.QUEEN_OK:
+            mark.passed.wait(SETTLE_SECONDS)  # a handler that takes longer is left alone
+        else:
+            self.waiters.pop(tag).complete(0, None, 0)
 
     def end(self) -> None:
         """Ends the thread."""

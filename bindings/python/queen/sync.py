@@ -208,6 +208,8 @@ class Queen(BaseQueen):
     def _end(self) -> None:
         self._closed = True
         self._kept.clear()
+        for events in {events for events, _ in self._tags.values()}:  # the last reports are told before this returns
+            events.settle(lib.queen_client_stats(self.handle))
         self._drop_routes()
         self._restore_signals()
 

@@ -216,6 +216,20 @@ time.sleep(60)
     assert program.returncode == -signal.SIGTERM and out == "['queued']\n", (out, err)
 
 
+def test_the_last_reports_are_told_before_close_returns(name: str) -> None:
+    for _ in range(50):
+        told: List[Any] = []
+        with queen.sync.Queen("embedded:") as client:
+
+            def slowly(reports: Any, _dropped: int, told: List[Any] = told) -> None:
+                time.sleep(0.01)
+                told.extend(reports)
+
+            client.on_report(slowly)
+            client.queue(name).buffer({"time_millis": 60000}).push(1)
+        assert [one["status"] for one in told] == ["queued"]
+
+
 @pytest.mark.parametrize("value, lines", [("true", True), ("DEBUG", True), ("", False), ("no", False)])
 def test_lg1_lg2_queen_client_log(value: str, lines: bool) -> None:
     program = run(

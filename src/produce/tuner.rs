@@ -122,7 +122,7 @@ impl Tuner {
         let span = now.saturating_duration_since(since);
         let rate = seen.messages as f64 / span.as_secs_f64();
         let hopeless = self.trial.as_ref().is_some_and(|trial| {
-            seen.answers >= SOON * lanes && span >= SPAN / 4 && rate < trial.rate * HOPELESS
+            seen.answers >= SOON * lanes && span >= SPAN / HASTE && rate < trial.rate * HOPELESS
         });
         let (enough, answers) = match self.settled {
             true => (SPAN, ANSWERS),

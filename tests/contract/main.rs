@@ -2,6 +2,7 @@
 
 mod buffers;
 mod builder;
+mod commits;
 mod consume;
 mod each;
 mod groups;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
             letters::TESTS,
             traces::TESTS,
             transactions::TESTS,
+            commits::TESTS,
             groups::TESTS,
             status::TESTS,
             streams::TESTS,

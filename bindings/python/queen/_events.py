@@ -59,7 +59,7 @@ class Events:
 
     def __init__(self) -> None:
         self.queue = lib.queen_event_queue_new()
-        self.waiters: Dict[int, Any] = {}
+        self.waiters: Dict[int, Waiter | _Mark] = {}
         self.sinks: Dict[int, Sink] = {}
         self.next_tag = itertools.count(1).__next__
         self._buffer = bytearray(EVENT.size * AT_ONCE)
@@ -195,6 +195,7 @@ def port() -> Port:
 
 
 SETTLE_SECONDS = 5
+"""A close waits so long for what its client is still to be told."""
 
 SLICE_MILLIS = 50
 """The main thread waits in slices of this length, because Python handles signals, such as Ctrl-C, in between."""
@@ -237,11 +238,11 @@ class _Mark:
     """A place in an event queue."""
 
     def __init__(self, handle: int) -> None:
-        self._handle, self.passed = handle, threading.Event()
+        self.handle, self.passed = handle, threading.Event()
 
     def complete(self, _code: int, _text: Optional[bytes], _lent: int) -> None:
         """The thread has come to it."""
-        lib.queen_future_free(self._handle)
+        lib.queen_future_free(self.handle)
         self.passed.set()
 
 

@@ -47,6 +47,18 @@ static int32_t react(consumption *c, const json *rule, queen_delivery_t *deliver
     return QUEEN_NACK; /* no such rule */
 }
 
+/* The rule that decides on so-manyeth call for a payload, once its time to sleep is over; NULL without one. */
+static const json *next_rule(const consumption *c, const json *payload, size_t calls) {
+    for (size_t i = 0; i < c->rules->count; i++) {
+        const json *rule = c->rules->items[i], *wanted = json_get(rule, "payload");
+        if (wanted->kind != KIND_NULL && pattern_mismatch(wanted, payload, "") != NULL) continue;
+        if ((size_t)json_amount(rule, "call", (double)calls) != calls) continue;
+        rest(json_amount(rule, "sleepMillis", 0));
+        return rule;
+    }
+    return NULL;
+}
+
 static int32_t handle(queen_delivery_t *delivery, void *user_data) {
     consumption *c = user_data;
     size_t calls = 0;
@@ -57,14 +69,8 @@ static int32_t handle(queen_delivery_t *delivery, void *user_data) {
     /* Handlers that get several messages at once go by the first; no scenario has rules by call for those. */
     for (size_t i = 0; i <= before; i++) calls += pattern_mismatch(payload, c->payloads->items[i], "") == NULL;
     pthread_mutex_unlock(&c->lock);
-    for (size_t i = 0; i < c->rules->count; i++) {
-        const json *rule = c->rules->items[i], *wanted = json_get(rule, "payload");
-        if (wanted->kind != KIND_NULL && pattern_mismatch(wanted, payload, "") != NULL) continue;
-        if ((size_t)json_amount(rule, "call", (double)calls) != calls) continue;
-        rest(json_amount(rule, "sleepMillis", 0));
-        return react(c, rule, delivery);
-    }
-    return QUEEN_ACK;
+    const json *rule = next_rule(c, payload, calls);
+    return rule == NULL ? QUEEN_ACK : react(c, rule, delivery);
 }
 
 static int32_t handle_window(queen_window_t *window, void *user_data) {
@@ -83,16 +89,10 @@ static int32_t handle_window(queen_window_t *window, void *user_data) {
     for (size_t i = 0; i < c->windows->count; i++) calls += strcmp(json_word(c->windows->items[i], "key"), name) == 0;
     json_add(c->windows, told);
     pthread_mutex_unlock(&c->lock);
-    for (size_t i = 0; i < c->rules->count; i++) {
-        const json *rule = c->rules->items[i], *wanted = json_get(rule, "payload");
-        const char *then = json_word(rule, "then");
-        if (wanted->kind != KIND_NULL && pattern_mismatch(wanted, key, "") != NULL) continue;
-        if ((size_t)json_amount(rule, "call", (double)calls) != calls) continue;
-        rest(json_amount(rule, "sleepMillis", 0));
-        if (then == NULL || strcmp(then, "ack") == 0) return QUEEN_ACK;
-        return strcmp(then, "nack") == 0 ? QUEEN_NACK : 4711; /* see react */
-    }
-    return QUEEN_ACK;
+    const json *rule = next_rule(c, key, calls);
+    const char *then = rule == NULL ? NULL : json_word(rule, "then");
+    if (then == NULL || strcmp(then, "ack") == 0) return QUEEN_ACK;
+    return strcmp(then, "nack") == 0 ? QUEEN_NACK : 4711; /* see react */
 }
 
 void begin_consuming(operation *o, queen_client_t *client, const json *options) {

@@ -113,8 +113,33 @@ static outcome transaction(world &w, const json &step, running *self) {
     return told(wait(t.commit(), self));
 }
 
+// The rules of a handler, and how often each payload came.
+class rules {
+  public:
+    explicit rules(const json &step) : list_(step.value("handler", json::array())) {}
+    // The one that decides on this call, once its time to sleep is over; an ack where there is none.
+    json next(const json &payload) {
+        int call;
+        {
+            std::lock_guard<std::mutex> guard(lock_);
+            call = ++calls_[payload.dump()];
+        }
+        for (const json &rule : list_) {
+            if (rule.contains("payload") && !misfit(rule["payload"], payload, "").empty()) continue;
+            if (rule.contains("call") && rule["call"] != call) continue;
+            std::this_thread::sleep_for(std::chrono::milliseconds(rule.value("sleepMillis", 0)));
+            return rule;
+        }
+        return json::object();
+    }
+
+  private:
+    const json list_;
+    std::mutex lock_;
+    std::map<std::string, int> calls_;
+};
+
 static queen::verdict react(world &w, const json &rule, const json &step, queen::delivery &d, std::atomic<bool> &stop) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(rule.value("sleepMillis", 0)));
     const std::string then = rule.value("then", "ack");
     if (then == "ack") return queen::verdict::ack;
     if (then == "throw") throw std::runtime_error(word(rule, "reason"));
@@ -133,22 +158,14 @@ static queen::verdict react(world &w, const json &rule, const json &step, queen:
 static outcome consume(world &w, const json &step, running *self) {
     std::mutex lock;
     json got = {{"payloads", json::array()}, {"messages", json::array()}};
-    std::map<std::string, int> calls;
+    rules said(step);
     std::atomic<bool> stop{false};
     const auto handler = [&](queen::delivery &d) {
-        const json payload = d[0].as();
-        int call;
         {
             std::lock_guard<std::mutex> guard(lock);
             describe(d, got);
-            call = ++calls[payload.dump()];
         }
-        for (const json &rule : step.value("handler", json::array())) {
-            if (rule.contains("payload") && !misfit(rule["payload"], payload, "").empty()) continue;
-            if (rule.contains("call") && rule["call"] != call) continue;
-            return react(w, rule, step, d, stop);
-        }
-        return queen::verdict::ack;
+        return react(w, said.next(d[0].as()), step, d, stop);
     };
     auto started = queue_of(w, step).try_consume(handler, options_of(step.value("options", json())));
     if (!started) return {{}, described(started.error())};
@@ -172,27 +189,20 @@ static outcome consume(world &w, const json &step, running *self) {
 static outcome windows(world &w, const json &step, running *self) {
     std::mutex lock;
     json got = {{"windows", json::array()}};
-    std::map<std::string, int> calls;
+    rules said(step);
     const std::string wanted = step.value("aggregate", json::object()).dump();
     const auto handler = [&](queen::window &window) {
         const std::string key(window.key());
         json now = {{"key", key}, {"start", window.start()}, {"payloads", json::array()}, {"aggregates", window.aggregate(wanted).value().as()}};
         for (const queen::message m : window) now["payloads"].push_back(m.as());
-        int call;
         {
             std::lock_guard<std::mutex> guard(lock);
             got["windows"].push_back(std::move(now));
-            call = ++calls[key];
         }
-        for (const json &rule : step.value("handler", json::array())) {
-            if (rule.contains("payload") && !misfit(rule["payload"], key, "").empty()) continue;
-            if (rule.contains("call") && rule["call"] != call) continue;
-            std::this_thread::sleep_for(std::chrono::milliseconds(rule.value("sleepMillis", 0)));
-            const std::string then = rule.value("then", "ack");
-            if (then != "ack" && then != "nack") throw std::runtime_error(then + ": " + word(rule, "reason"));
-            return then == "ack" ? queen::verdict::ack : queen::verdict::nack;
-        }
-        return queen::verdict::ack;
+        const json rule = said.next(key);
+        const std::string then = rule.value("then", "ack");
+        if (then != "ack" && then != "nack") throw std::runtime_error(then + ": " + word(rule, "reason"));
+        return then == "ack" ? queen::verdict::ack : queen::verdict::nack;
     };
     const queen::stream stream = client_of(w, step).stream(word(step, "stream"), word(step, "group"));
     const queen::consumer consumer = stream.consume(handler, options_of(step.value("options", json())));

@@ -45,6 +45,33 @@ type rule struct {
 	SleepMillis          int64
 }
 
+// rules are those of a handler, and how often each payload came.
+type rules struct {
+	list  []rule
+	mu    sync.Mutex
+	calls map[string]int
+}
+
+func rulesOf(s *step) *rules { return &rules{list: s.Handler, calls: map[string]int{}} }
+
+// next is the one that decides on this call, once its time to sleep is over; an ack where there is none.
+func (r *rules) next(payload any) *rule {
+	key := fmt.Sprint(payload)
+	r.mu.Lock()
+	r.calls[key]++
+	call := r.calls[key]
+	r.mu.Unlock()
+	for i := range r.list {
+		one := &r.list[i]
+		if one.Payload != nil && match(one.Payload, payload, "") != "" || one.Call != 0 && one.Call != call {
+			continue
+		}
+		time.Sleep(time.Duration(one.SleepMillis) * time.Millisecond)
+		return one
+	}
+	return &rule{}
+}
+
 func items(from []item) []any {
 	out := make([]any, len(from))
 	for i, one := range from {
@@ -257,23 +284,13 @@ func (w *world) transaction(ctx context.Context, s *step, client *queen.Client) 
 func (w *world) consume(ctx context.Context, s *step, client *queen.Client) (any, error) {
 	var mu sync.Mutex
 	var got []*queen.Message
-	calls := map[string]int{}
+	rules := rulesOf(s)
 	stop := make(chan struct{}, 100)
 	handle := func(ctx context.Context, messages []*queen.Message) error {
-		payload := string(messages[0].Payload)
 		mu.Lock()
 		got = append(got, messages...)
-		calls[payload]++
-		call := calls[payload]
 		mu.Unlock()
-		for _, r := range s.Handler {
-			if r.Payload != nil && match(r.Payload, plain(messages[0].Payload), "") != "" || r.Call != 0 && r.Call != call {
-				continue
-			}
-			time.Sleep(time.Duration(r.SleepMillis) * time.Millisecond)
-			return w.react(ctx, &r, client, messages, stop)
-		}
-		return nil
+		return w.react(ctx, rules.next(plain(messages[0].Payload)), client, messages, stop)
 	}
 	settings := options(s.Options)
 	var consumer *queen.Consumer

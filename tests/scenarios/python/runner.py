@@ -220,19 +220,14 @@ class World:
         options = dict(step.get("options", {}))
         options.update({key: step[key] for key in ("queue", "partition") if key in step})
         got: List[List[Any]] = []
-        calls: Dict[str, int] = {}
-        stop = asyncio.Event()
+        rules, stop = Rules(step), asyncio.Event()
 
         async def handle(what: Any) -> None:
             messages = what if isinstance(what, list) else [what]
             got.append(messages)
-            first = payload(messages[0])
-            key = json.dumps(first)
-            calls[key] = calls.get(key, 0) + 1
-            for rule in step.get("handler", []):
-                if ("payload" not in rule or fit(rule["payload"], first)) and rule.get("call", calls[key]) == calls[key]:
-                    await asyncio.sleep(rule.get("sleepMillis", 0) / 1000)
-                    return await react(client, rule, messages, stop)
+            rule = await rules.next(payload(messages[0]))
+            if rule is not None:
+                await react(client, rule, messages, stop)
 
         if "stopMillis" in step:
             asyncio.get_running_loop().call_later(step["stopMillis"] / 1000, stop.set)
@@ -247,19 +242,15 @@ class World:
 
     async def windows(self, client: queen.Queen, step: Dict[str, Any]) -> Any:
         got: List[Any] = []
-        calls: Dict[str, int] = {}
+        rules = Rules(step)
 
         async def handle(window: queen.Window) -> None:
             payloads = [message["data"] for message in window.messages]
             aggregates = window.aggregate(step.get("aggregate", {}))
             got.append({"key": window.key, "start": window.start, "payloads": payloads, "aggregates": aggregates})
-            call = calls[window.key] = calls.get(window.key, 0) + 1
-            for rule in step.get("handler", []):
-                if ("payload" not in rule or fit(rule["payload"], window.key)) and rule.get("call", call) == call:
-                    await asyncio.sleep(rule.get("sleepMillis", 0) / 1000)
-                    if rule.get("then", "ack") != "ack":  # to raise is the nack
-                        raise RuntimeError(rule.get("reason", ""))
-                    return
+            rule = await rules.next(window.key)
+            if rule is not None and rule.get("then", "ack") != "ack":  # to raise is the nack
+                raise RuntimeError(rule.get("reason", ""))
 
         options = {SNAKE.sub(r"_\1", key).lower(): value for key, value in step.get("options", {}).items()}
         try:
@@ -300,6 +291,24 @@ class World:
             await asyncio.wait_for(client.close(PATIENCE_MILLIS), 2 * PATIENCE_SECONDS)
         if self.broker:
             self.broker.release()
+
+
+class Rules:
+    """The rules of a handler, and how often each payload came."""
+
+    def __init__(self, step: Dict[str, Any]) -> None:
+        self.rules: List[Dict[str, Any]] = step.get("handler", [])
+        self.calls: Dict[str, int] = {}
+
+    async def next(self, first: Any) -> Optional[Dict[str, Any]]:
+        """The one that decides on this call, once its time to sleep is over."""
+        key = json.dumps(first)
+        call = self.calls[key] = self.calls.get(key, 0) + 1
+        for rule in self.rules:
+            if ("payload" not in rule or fit(rule["payload"], first)) and rule.get("call", call) == call:
+                await asyncio.sleep(rule.get("sleepMillis", 0) / 1000)
+                return rule
+        return None
 
 
 async def react(client: queen.Queen, rule: Dict[str, Any], messages: List[Any], stop: asyncio.Event) -> None:

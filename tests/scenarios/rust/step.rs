@@ -1,8 +1,16 @@
 //! What a step may have, and the results that the README beside promises.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
 use queen::{Delivery, Message};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use crate::pattern::matches;
+use crate::world::lock;
 
 /// A step. A field that is not known is a mistake.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -51,6 +59,37 @@ pub struct Rule {
     pub queue: String,
     pub items: Value,
     pub sleep_millis: u64,
+}
+
+/// The rules of a handler, and how often each payload came.
+pub struct Rules {
+    rules: Vec<Rule>,
+    calls: Mutex<HashMap<String, u64>>,
+}
+
+impl Rules {
+    pub fn of(step: &Step) -> Rules {
+        Rules {
+            rules: step.handler.clone(),
+            calls: Mutex::default(),
+        }
+    }
+
+    /// The one that decides on this call, once its time to sleep is over.
+    pub fn next(&self, payload: &Value) -> Option<&Rule> {
+        let call = {
+            let mut calls = lock(&self.calls);
+            let count = calls.entry(payload.to_string()).or_default();
+            *count += 1;
+            *count
+        };
+        let rule = self.rules.iter().find(|rule| {
+            let fits = |wanted| matches(wanted, payload, "").is_ok();
+            rule.payload.as_ref().is_none_or(fits) && rule.call.is_none_or(|n| n == call)
+        })?;
+        thread::sleep(Duration::from_millis(rule.sleep_millis));
+        Some(rule)
+    }
 }
 
 impl Step {

@@ -1,15 +1,11 @@
 //! The windows of a stream.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
 
 use queen::{Aggregation, Client, Error, Settlement, StreamConsumeOptions, Window, WindowSink};
 use serde_json::{Value, json};
 
-use crate::pattern::matches;
-use crate::step::Step;
+use crate::step::{Rules, Step};
 use crate::world::{Outcome, Slot, finish, lock};
 
 pub fn consume(step: &Step, slot: &Slot, client: &Client) -> Result<Outcome, Error> {
@@ -23,8 +19,7 @@ pub fn consume(step: &Step, slot: &Slot, client: &Client) -> Result<Outcome, Err
         .map_or("{}".into(), Value::to_string);
     let wanted = Aggregation::parse(&wanted)?;
     let got: Arc<Mutex<Vec<Value>>> = Arc::default();
-    let calls: Mutex<HashMap<String, u64>> = Mutex::default();
-    let (rules, noted) = (step.handler.clone(), got.clone());
+    let (rules, noted) = (Rules::of(step), got.clone());
     let handler = move |window: Window| {
         let payloads: Vec<Value> = window
             .messages()
@@ -32,21 +27,9 @@ pub fn consume(step: &Step, slot: &Slot, client: &Client) -> Result<Outcome, Err
             .collect();
         let told = json!({"key": window.key(), "start": window.start(), "payloads": payloads, "aggregates": window.aggregate(&wanted)});
         lock(&noted).push(told);
-        let key = Value::from(window.key());
-        let call = {
-            let mut calls = lock(&calls);
-            let count = calls.entry(window.key().to_owned()).or_default();
-            *count += 1;
-            *count
-        };
-        let rule = rules.iter().find(|rule| {
-            let fits = |wanted| matches(wanted, &key, "").is_ok();
-            rule.payload.as_ref().is_none_or(fits) && rule.call.is_none_or(|n| n == call)
-        });
-        let Some(rule) = rule else {
+        let Some(rule) = rules.next(&window.key().into()) else {
             return Settlement::Ack;
         };
-        thread::sleep(Duration::from_millis(rule.sleep_millis));
         match &*rule.then {
             "nack" => Settlement::Nack,
             "" | "ack" => Settlement::Ack,

@@ -15,7 +15,7 @@ use queen::{
 use serde_json::{Map, Value, json};
 
 use crate::pattern::{fill, matches};
-use crate::step::{Rule, Step, payload, tell};
+use crate::step::{Rule, Rules, Step, payload, tell};
 use crate::windows;
 
 /// Bounds each step.
@@ -362,27 +362,15 @@ impl Inner {
         }
         let options = ConsumeOptions::parse(&options.to_string())?;
         let got: Arc<Mutex<Vec<Delivery>>> = Arc::default();
-        let calls: Mutex<HashMap<String, u64>> = Mutex::default();
         let (stop, stopped) = mpsc::channel();
-        let (rules, noted, own) = (step.handler.clone(), got.clone(), client.clone());
+        let (rules, noted, own) = (Rules::of(step), got.clone(), client.clone());
         let handler = move |delivery: Delivery| {
             lock(&noted).push(delivery.clone());
             let first = delivery.messages().first().map(payload).unwrap_or_default();
-            let call = {
-                let mut calls = lock(&calls);
-                let count = calls.entry(first.to_string()).or_default();
-                *count += 1;
-                *count
-            };
-            let rule = rules.iter().find(|rule| {
-                let fits = |wanted| matches(wanted, &first, "").is_ok();
-                rule.payload.as_ref().is_none_or(fits) && rule.call.is_none_or(|n| n == call)
-            });
-            let Some(rule) = rule else {
-                return Settlement::Ack;
-            };
-            thread::sleep(Duration::from_millis(rule.sleep_millis));
-            react(rule, &own, &delivery, &stop)
+            match rules.next(&first) {
+                Some(rule) => react(rule, &own, &delivery, &stop),
+                None => Settlement::Ack,
+            }
         };
         let consumer = client.consume(options, ConsumerSink::Handler(Box::new(handler)))?;
         let finished = consumer.finished();

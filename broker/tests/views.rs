@@ -48,6 +48,37 @@ async fn shop() -> Api {
     api
 }
 
+/// Counting so many partitions takes long enough for its counts to be told again.
+#[tokio::test]
+async fn lists_have_the_queues_of_now_however_old_their_counts_are() {
+    let api = Api::memory();
+    for first in (0..20_000).step_by(1000) {
+        let item = |n: usize| json!({"queue": "large", "partition": n.to_string(), "payload": n});
+        let items: Vec<Value> = (first..first + 1000).map(item).collect();
+        let pushed = api.send("POST", "/api/v1/push", json!({ "items": items }));
+        assert_eq!(pushed.await.0, 201);
+    }
+    api.push("gone", "a", "1").await;
+    api.configure("moved", json!({"namespace": "here"})).await;
+    let old = get(&api, "resources/queues").await;
+    entry(&old["queues"], "name", "gone");
+
+    api.push("young", "a", "1").await;
+    api.configure("moved", json!({"namespace": "there"})).await;
+    api.send("DELETE", "/api/v1/resources/queues/gone", Value::Null)
+        .await;
+    let now = get(&api, "resources/queues").await;
+    let queues = now["queues"].as_array().unwrap();
+    let names: Vec<&Value> = queues.iter().map(|queue| &queue["name"]).collect();
+    assert_eq!(names, ["large", "moved", "young"]);
+    let moved = entry(&now["queues"], "name", "moved");
+    assert_eq!(moved["namespace"], "there");
+    let young = entry(&now["queues"], "name", "young");
+    assert_eq!(young["messages"]["total"], 1);
+    let spaces = get(&api, "resources/namespaces").await;
+    entry(&spaces["namespaces"], "namespace", "there");
+}
+
 #[tokio::test]
 async fn lists_tell_what_queues_hold() {
     let api = shop().await;

@@ -1,5 +1,6 @@
 //! Counting what the queues hold, from the picture in memory: no message is looked at.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ impl std::ops::AddAssign for Tasks {
 }
 
 /// What is known of a queue without its partitions.
+#[derive(Clone)]
 pub(crate) struct QueueCount {
     pub(crate) uuid: Uuid,
     pub(crate) name: Arc<str>,
@@ -112,14 +114,15 @@ impl PartDetail {
 }
 
 impl Writer {
-    /// Counts all queues, or tells the last count where a new one would cost the writer too much of its time.
+    /// Counts all queues, or tells the last counts where new ones would cost the writer too much of its time.
+    /// Which queues there are is never old.
     pub(super) fn census(&mut self, anew: bool) -> Arc<Census> {
         if let Some(last) = &self.counted
             && !anew
             && last.cost > QUICK
             && last.at.elapsed() < last.cost.saturating_mul(SHARE)
         {
-            return last.census.clone();
+            return self.topped_up(&last.census);
         }
         let began = Instant::now();
         let mut queues: Vec<QueueCount> =
@@ -135,6 +138,23 @@ impl Writer {
             cost: began.elapsed(),
         });
         census
+    }
+
+    /// An old census with the queues of now.
+    fn topped_up(&self, old: &Arc<Census>) -> Arc<Census> {
+        let known: HashMap<Uuid, &QueueCount> = old.queues.iter().map(|q| (q.uuid, q)).collect();
+        let of_now = |queue: &Queue| {
+            let names = (&queue.namespace, &queue.task);
+            let count = known.get(&queue.uuid)?;
+            ((&count.namespace, &count.task) == names).then(|| QueueCount::clone(count))
+        };
+        let queues = self.model.queues.values();
+        let mut queues: Vec<QueueCount> = queues
+            .map(|queue| of_now(queue).unwrap_or_else(|| self.count(queue)))
+            .collect();
+        queues.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let taken = old.taken;
+        Arc::new(Census { taken, queues })
     }
 
     fn count(&self, queue: &Queue) -> QueueCount {

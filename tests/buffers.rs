@@ -326,11 +326,10 @@ fn x22_a_flush_that_is_late_tells_how_many_are_left() {
     assert!(error.message().contains("30 of 30"), "{error}");
     let result: Value = serde_json::from_str(error.result_json().unwrap()).unwrap();
     assert_eq!(result, json!({"flushed": 0, "messages": 30, "left": 30}));
-    assert_eq!(
-        client.stats().buffers.total_buffered_messages,
-        30,
-        "they are kept"
-    );
+    // Some of them may be on their way to nobody.
+    let kept = client.stats().buffers;
+    let all = kept.total_buffered_messages + kept.in_flight_messages;
+    assert_eq!(all, 30, "they are kept");
     let _ = client.close(Duration::ZERO).wait(LONG);
 }
 

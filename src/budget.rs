@@ -1,11 +1,11 @@
 //! The bound on what was handed over and is not complete.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
 use crate::error::{Error, ErrorCode, Result};
-use crate::runtime::lock;
 
 /// Counts messages and bytes of the calls in flight against the client's bounds.
 #[derive(Clone)]
@@ -14,14 +14,9 @@ pub(crate) struct Budget(Arc<Shared>);
 struct Shared {
     max_messages: usize,
     max_bytes: usize,
-    used: Mutex<Used>,
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
     room: Notify,
-}
-
-#[derive(Default)]
-struct Used {
-    messages: usize,
-    bytes: usize,
 }
 
 /// A call's share; given back when dropped.
@@ -36,41 +31,49 @@ impl Budget {
         Budget(Arc::new(Shared {
             max_messages,
             max_bytes,
-            used: Mutex::default(),
+            messages: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             room: Notify::new(),
         }))
     }
 
     /// Takes a share, or fails at once when there is no room. A call larger than the bounds passes when it is alone.
+    ///
+    /// The share is taken first and given back when it is too much, so that no caller waits for another one. Those that
+    /// meet at the bounds may all be refused; they never go beyond them together.
     pub(crate) fn take(&self, messages: usize, bytes: usize) -> Result<Permit> {
         let shared = &*self.0;
-        let mut used = lock(&shared.used);
-        let fits = used.messages + messages <= shared.max_messages
-            && used.bytes + bytes <= shared.max_bytes;
-        if !fits && (used.messages > 0 || used.bytes > 0) {
-            return Err(Error::new(
-                ErrorCode::WouldBlock,
-                format!(
-                    "{} messages and {} bytes are in flight (maxPendingMessages {}, maxPendingBytes {}); nothing was \
-                     kept, wait for queen_client_ready",
-                    used.messages, used.bytes, shared.max_messages, shared.max_bytes
-                ),
-            ));
-        }
-        used.messages += messages;
-        used.bytes += bytes;
-        drop(used);
-        Ok(Permit {
+        let used = (
+            shared.messages.fetch_add(messages, Ordering::SeqCst),
+            shared.bytes.fetch_add(bytes, Ordering::SeqCst),
+        );
+        let permit = Permit {
             budget: self.clone(),
             messages,
             bytes,
-        })
+        };
+        let fits = used.0 + messages <= shared.max_messages && used.1 + bytes <= shared.max_bytes;
+        if fits || used == (0, 0) {
+            return Ok(permit);
+        }
+        drop(permit);
+        Err(Error::new(
+            ErrorCode::WouldBlock,
+            format!(
+                "{} messages and {} bytes are in flight (maxPendingMessages {}, maxPendingBytes {}); nothing was \
+                 kept, wait for queen_client_ready",
+                used.0, used.1, shared.max_messages, shared.max_bytes
+            ),
+        ))
     }
 
     /// The messages and bytes that are taken.
     pub(crate) fn used(&self) -> (usize, usize) {
-        let used = lock(&self.0.used);
-        (used.messages, used.bytes)
+        let shared = &*self.0;
+        (
+            shared.messages.load(Ordering::SeqCst),
+            shared.bytes.load(Ordering::SeqCst),
+        )
     }
 
     /// Completes when a call of one message would be taken.
@@ -79,11 +82,9 @@ impl Budget {
             let room = self.0.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            {
-                let used = lock(&self.0.used);
-                if used.messages < self.0.max_messages && used.bytes < self.0.max_bytes {
-                    return;
-                }
+            let (messages, bytes) = self.used();
+            if messages < self.0.max_messages && bytes < self.0.max_bytes {
+                return;
             }
             room.await;
         }
@@ -93,10 +94,8 @@ impl Budget {
 impl Drop for Permit {
     fn drop(&mut self) {
         let shared = &*self.budget.0;
-        let mut used = lock(&shared.used);
-        used.messages -= self.messages;
-        used.bytes -= self.bytes;
-        drop(used);
+        shared.messages.fetch_sub(self.messages, Ordering::SeqCst);
+        shared.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
         shared.room.notify_waiters();
     }
 }
@@ -123,5 +122,27 @@ mod tests {
         );
         drop(large);
         assert!(budget.take(1, 1).is_ok());
+    }
+
+    #[test]
+    fn many_at_once_never_go_beyond_the_bounds() {
+        let budget = Budget::new(3, 300);
+        let most = AtomicUsize::new(0);
+        let now = AtomicUsize::new(0);
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for _ in 0..20_000 {
+                        let Ok(_permit) = budget.take(1, 100) else {
+                            continue;
+                        };
+                        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        now.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert!((1..=3).contains(&most.into_inner()));
+        assert_eq!(budget.used(), (0, 0));
     }
 }

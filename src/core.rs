@@ -1,9 +1,8 @@
 //! What every room of a client shares: settings, the way to the brokers, and how operations start and end.
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,7 +16,8 @@ use crate::dispatch::Workers;
 use crate::error::{Error, ErrorCode, Result};
 use crate::log::{Level, Logger};
 use crate::pending::{Completer, Pending, WaitsFor};
-use crate::runtime::{self, Life, Living, Role, lock};
+use crate::registry::Registry;
+use crate::runtime::{self, Life, Living, Role};
 use crate::stats::{Route, Stats};
 use crate::transport::{self, Answer, Request, Transport};
 
@@ -36,37 +36,22 @@ pub(crate) struct Core {
     pub(crate) dispatcher: Arc<Workers>,
     pub(crate) budget: Budget,
     pub(crate) stats: Stats,
-    operations: Mutex<Operations>,
+    phase: AtomicU8,
+    registry: Registry,
     /// Tasks nobody waits for but the close: verdicts and returns.
     tasks: AtomicUsize,
     task_ended: Notify,
     _living: Living,
 }
 
-/// The operations that have not completed.
-struct Operations {
-    phase: Phase,
-    running: HashMap<usize, Arc<dyn Abort>>,
-}
-
 /// How far the client's end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub(crate) enum Phase {
     Open,
     /// Running handlers may go on working, nothing else starts.
     Closing,
     Closed,
-}
-
-/// An operation of any type, to be ended early.
-trait Abort: Send + Sync {
-    fn abort(&self, code: ErrorCode, message: &str);
-}
-
-impl<T: Clone + Send + Sync + 'static> Abort for Pending<T> {
-    fn abort(&self, code: ErrorCode, message: &str) {
-        Pending::abort(self, code, message);
-    }
 }
 
 impl Core {
@@ -88,10 +73,8 @@ impl Core {
             dispatcher: Workers::dispatcher(id),
             budget: Budget::new(config.max_pending_messages, config.max_pending_bytes),
             stats: Stats::default(),
-            operations: Mutex::new(Operations {
-                phase: Phase::Open,
-                running: HashMap::new(),
-            }),
+            phase: AtomicU8::new(Phase::Open as u8),
+            registry: Registry::default(),
             tasks: AtomicUsize::new(0),
             task_ended: Notify::new(),
             config,
@@ -104,13 +87,16 @@ impl Core {
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        lock(&self.operations).phase
+        match self.phase.load(Ordering::SeqCst) {
+            0 => Phase::Open,
+            1 => Phase::Closing,
+            _ => Phase::Closed,
+        }
     }
 
     /// Goes on to a later phase.
     pub(crate) fn enter(&self, phase: Phase) {
-        let mut operations = lock(&self.operations);
-        operations.phase = operations.phase.max(phase);
+        self.phase.fetch_max(phase as u8, Ordering::SeqCst);
     }
 
     /// Whether new calls may start. While the client closes, its own handlers may still work.
@@ -271,34 +257,20 @@ impl Core {
         &self,
         pending: Pending<T>,
     ) -> Pending<T> {
-        let mut operations = lock(&self.operations);
-        if operations.phase == Phase::Closed {
-            drop(operations);
+        if !self.registry.insert(&pending) {
             pending.abort(ErrorCode::Closed, "the client is closed");
-            return pending;
         }
-        operations
-            .running
-            .insert(pending.key(), Arc::new(pending.clone()));
         pending
     }
 
     pub(crate) fn unregister<T: Clone>(&self, pending: &Pending<T>) {
-        let gone = lock(&self.operations).running.remove(&pending.key());
-        drop(gone);
+        self.registry.remove(pending);
     }
 
     /// Ends every operation that is left, and tells how many those were; no new one can begin after this.
     pub(crate) fn abort_rest(&self) -> usize {
-        let rest: Vec<_> = {
-            let mut operations = lock(&self.operations);
-            operations.phase = Phase::Closed;
-            operations
-                .running
-                .drain()
-                .map(|(_, operation)| operation)
-                .collect()
-        };
+        self.enter(Phase::Closed);
+        let rest = self.registry.close();
         for operation in &rest {
             operation.abort(ErrorCode::Closed, "the client was closed first");
         }

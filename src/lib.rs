@@ -63,6 +63,7 @@ mod pending;
 mod produce;
 mod protocol;
 mod queue;
+mod registry;
 mod runtime;
 mod stats;
 mod stream;

@@ -109,6 +109,70 @@ pub(crate) enum WaitsFor {
     Consumer(u64),
 }
 
+/// An operation of any type, to be ended early.
+pub(crate) trait Abort: Send + Sync {
+    fn abort(&self, code: ErrorCode, message: &str);
+}
+
+impl<T: Send + Sync> Abort for Shared<T> {
+    fn abort(&self, code: ErrorCode, message: &str) {
+        Shared::abort(self, code, message);
+    }
+}
+
+impl<T> Shared<T> {
+    fn abort(&self, code: ErrorCode, message: &str) -> bool {
+        self.complete_with(|state| {
+            let outcome = if state.sent {
+                Outcome::Unknown
+            } else {
+                Outcome::NotApplied
+            };
+            let ids = state.transaction_ids.take();
+            Err(Error::new(code, message)
+                .with_outcome(outcome)
+                .with_transaction_ids(ids.map(|ids| ids.to_vec()).unwrap_or_default()))
+        })
+    }
+
+    fn complete_with(&self, result: impl FnOnce(&mut State) -> Result<T>) -> bool {
+        let mut state = lock(&self.state);
+        if state.complete {
+            return false;
+        }
+        let result = result(&mut state);
+        let was_first = self.result.set(result).is_ok();
+        debug_assert!(was_first);
+        state.complete = true;
+        let wakers = std::mem::take(&mut state.wakers);
+        let hooks = std::mem::take(&mut state.hooks);
+        let keeper = state.keeper.take();
+        let (waiting, listened) = (state.waiting > 0, state.listened);
+        let permit = if state.keep_permit {
+            None
+        } else {
+            state.permit.take()
+        };
+        drop(state);
+        // Each of these would cost a system call or a lock, even with nobody there.
+        if waiting {
+            self.done.notify_all();
+        }
+        if listened {
+            self.cancelled.notify_waiters();
+        }
+        drop(permit);
+        for waker in wakers {
+            waker.wake();
+        }
+        hooks.run();
+        if let Some((keeper, ticket)) = keeper {
+            keeper.ended(ticket);
+        }
+        true
+    }
+}
+
 impl<T> Clone for Pending<T> {
     fn clone(&self) -> Self {
         Pending(self.0.clone())
@@ -129,6 +193,14 @@ impl<T: Clone> Pending<T> {
     /// A number that tells the operation from all others that live.
     pub(crate) fn key(&self) -> usize {
         Arc::as_ptr(&self.0) as usize
+    }
+
+    /// The same operation, when its type does not matter.
+    pub(crate) fn to_abort(&self) -> Arc<dyn Abort>
+    where
+        T: Send + Sync + 'static,
+    {
+        self.0.clone()
     }
 
     /// An operation that is over already.
@@ -179,9 +251,13 @@ impl<T: Clone> Pending<T> {
         pending
     }
 
-    /// Says who is told when the operation ends by itself. It must not have ended yet.
-    pub(crate) fn keep(&self, keeper: Arc<dyn Keeper>, ticket: Ticket) {
-        lock(&self.0.state).keeper = Some((keeper, ticket));
+    /// Says who is told when the operation ends by itself. `false`: it has ended already, and nobody is told.
+    pub(crate) fn keep(&self, keeper: Arc<dyn Keeper>, ticket: Ticket) -> bool {
+        let mut state = lock(&self.0.state);
+        if !state.complete {
+            state.keeper = Some((keeper, ticket));
+        }
+        !state.complete
     }
 
     /// Completes the operation on behalf of its keeper, who is not told.
@@ -206,55 +282,11 @@ impl<T: Clone> Pending<T> {
 
     /// Ends the operation early with `code`; the outcome depends on whether anything was sent.
     pub(crate) fn abort(&self, code: ErrorCode, message: &str) -> bool {
-        self.complete_with(|state| {
-            let outcome = if state.sent {
-                Outcome::Unknown
-            } else {
-                Outcome::NotApplied
-            };
-            let ids = state.transaction_ids.take();
-            Err(Error::new(code, message)
-                .with_outcome(outcome)
-                .with_transaction_ids(ids.map(|ids| ids.to_vec()).unwrap_or_default()))
-        })
+        self.0.abort(code, message)
     }
 
     fn complete_with(&self, result: impl FnOnce(&mut State) -> Result<T>) -> bool {
-        let shared = &*self.0;
-        let mut state = lock(&shared.state);
-        if state.complete {
-            return false;
-        }
-        let result = result(&mut state);
-        let was_first = shared.result.set(result).is_ok();
-        debug_assert!(was_first);
-        state.complete = true;
-        let wakers = std::mem::take(&mut state.wakers);
-        let hooks = std::mem::take(&mut state.hooks);
-        let keeper = state.keeper.take();
-        let (waiting, listened) = (state.waiting > 0, state.listened);
-        let permit = if state.keep_permit {
-            None
-        } else {
-            state.permit.take()
-        };
-        drop(state);
-        // Each of these would cost a system call or a lock, even with nobody there.
-        if waiting {
-            shared.done.notify_all();
-        }
-        if listened {
-            shared.cancelled.notify_waiters();
-        }
-        drop(permit);
-        for waker in wakers {
-            waker.wake();
-        }
-        hooks.run();
-        if let Some((keeper, ticket)) = keeper {
-            keeper.ended(ticket);
-        }
-        true
+        self.0.complete_with(result)
     }
 
     /// Asks for the end of the operation and returns. It still completes once: with its result if that came first,

@@ -15,7 +15,6 @@ use crate::options::{BufferOptions, WhenFull};
 use crate::pending::Pending;
 use crate::protocol::kept::{self, Kept};
 use crate::protocol::push::{Item, PushResult};
-use crate::runtime::lock;
 
 impl Producer {
     pub(super) fn push_buffered(
@@ -141,8 +140,8 @@ impl Producer {
         })
     }
 
-    fn full(&self, address: &Address, options: &BufferOptions) -> Error {
-        let (messages, bytes) = lock(&self.state).used();
+    fn full(self: &Arc<Producer>, address: &Address, options: &BufferOptions) -> Error {
+        let (messages, bytes) = self.change(|state, _| state.used());
         let own = |bound: Option<usize>| bound.map_or("none".to_owned(), |most| most.to_string());
         Error::new(
             ErrorCode::WouldBlock,

@@ -1,16 +1,19 @@
 //! Direct pushes from the caller's side: how they start, and how they end.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 
 use tokio::time::Instant;
 
+use super::Producer;
 use super::address::Address;
-use super::{Producer, check_accepting};
-use crate::error::{Error, ErrorCode, Result};
+use super::desk::{Arrival, Kept};
+use super::sender::Lane;
+use super::state::State;
+use crate::core::Phase;
+use crate::error::{ErrorCode, Result};
 use crate::log::Level;
 use crate::pending::{Keeper, Pending, Ticket};
 use crate::protocol::push::{self, Push, PushResult};
-use crate::runtime::lock;
 
 impl Producer {
     /// Pushes to one partition, together with other calls or alone, as soon as a lane is free.
@@ -33,19 +36,73 @@ impl Producer {
         deadline: Instant,
     ) -> Result<Pending<Vec<PushResult>>> {
         self.runtime()?;
+        self.core.check_accepting()?;
         let permit = self
             .core
             .budget
             .take(push.messages(), push.bytes() + push::FRAME)?;
         let pending = Pending::kept(permit, push.transaction_ids.clone());
-        self.change(|state, now| {
-            check_accepting(&self.core, state)?;
-            let ticket = state.push(place, push, &pending, deadline, now);
-            // Nobody else has it yet, so it cannot have ended.
-            pending.keep(self.clone(), ticket);
-            Ok::<_, Error>(())
-        })?;
+        let now = Instant::now();
+        match self.desk.try_open() {
+            Some(mut kept) => {
+                self.take_in(&mut kept, now);
+                self.take_place(&mut kept.state, place, push, &pending, deadline, now);
+                self.send_off(kept, now);
+            }
+            None => {
+                self.desk.lay_down(Arrival {
+                    address: Address::new(place.0, place.1),
+                    push,
+                    pending: pending.clone(),
+                    deadline,
+                });
+                if let Some(mut kept) = self.desk.again() {
+                    self.take_in(&mut kept, now);
+                    self.send_off(kept, now);
+                }
+            }
+        }
         Ok(pending)
+    }
+
+    fn send_off(self: &Arc<Producer>, kept: MutexGuard<'_, Kept>, now: Instant) {
+        if let Some(request) = self.leave(kept, now) {
+            self.core.detach(Lane::new(self, request).run());
+        }
+    }
+
+    /// Those that were laid down take their places, in the order in which they came.
+    pub(super) fn take_in(self: &Arc<Producer>, kept: &mut Kept, now: Instant) {
+        while let Some(arrival) = self.desk.take(kept) {
+            let Arrival {
+                address,
+                push,
+                pending,
+                deadline,
+            } = arrival;
+            let place = (&*address.queue, &*address.partition);
+            self.take_place(&mut kept.state, place, push, &pending, deadline, now);
+        }
+    }
+
+    fn take_place(
+        self: &Arc<Producer>,
+        state: &mut State,
+        place: (&str, &str),
+        push: Push,
+        pending: &Pending<Vec<PushResult>>,
+        deadline: Instant,
+        now: Instant,
+    ) {
+        if state.is_closed() || self.core.phase() == Phase::Closed {
+            state.after.refused.push(pending.clone());
+            return;
+        }
+        let ticket = state.push(place, push, pending, deadline, now);
+        if !pending.keep(self.clone(), ticket) {
+            // Its caller has it already, and has cancelled it.
+            state.settled(ticket, now);
+        }
     }
 
     /// Ends direct pushes at their deadline, and the pauses of lines after failures, while there are any.
@@ -58,7 +115,7 @@ impl Producer {
             let earlier = time.notified();
             tokio::pin!(earlier);
             earlier.as_mut().enable();
-            let Some(at) = producer.change(super::state::State::look) else {
+            let Some(at) = producer.change(State::look) else {
                 return;
             };
             drop(producer);
@@ -67,12 +124,11 @@ impl Producer {
     }
 
     /// Ends every direct push that is left, when the client closes; how many those were.
-    pub(crate) fn abort_rest(&self) -> usize {
-        let rest: Vec<_> = {
-            let state = lock(&self.state);
+    pub(crate) fn abort_rest(self: &Arc<Self>) -> usize {
+        let rest: Vec<_> = self.change(|state, _| {
             let calls = state.calls.iter();
             calls.filter_map(|(_, call)| call.pending.clone()).collect()
-        };
+        });
         let ended = rest
             .iter()
             .filter(|pending| pending.abort(ErrorCode::Closed, "the client was closed first"));

@@ -14,7 +14,6 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::log::Level;
 use crate::protocol::kept;
 use crate::protocol::push::{self, PushResult};
-use crate::runtime::lock;
 use crate::transport::{self, Answer, Repeat, Request};
 
 impl Producer {
@@ -69,14 +68,14 @@ impl Producer {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                if lock(&self.state).flights() == 0 {
+                if self.change(|state, _| state.flights()) == 0 {
                     return;
                 }
                 changed.await;
             }
         })
         .await;
-        unsent += lock(&self.state).take_cut_short();
+        unsent += self.change(|state, _| state.take_cut_short());
         self.core.stats.pushed.closed.add(unsent);
         unsent
     }
@@ -125,7 +124,7 @@ struct Running(Arc<Producer>);
 impl Drop for Running {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            lock(&self.0.state).running = false;
+            self.0.change(|state, _| state.running = false);
         }
     }
 }

@@ -6,6 +6,7 @@ mod address;
 mod backoff;
 mod buffer;
 mod calls;
+mod desk;
 mod direct;
 mod flights;
 mod flusher;
@@ -23,13 +24,14 @@ mod tuner;
 mod turns;
 mod unsettled;
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::desk::{Desk, Kept};
 use self::fuse::Fused;
 use self::lanes::{LaneOptions, Lanes};
 use self::outcome::Rules;
@@ -42,7 +44,6 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::options::{FlushOptions, PushOptions};
 use crate::pending::Pending;
 use crate::protocol::push::{Item, Push, PushResult};
-use crate::runtime::lock;
 use crate::stats::BufferStats;
 use crate::transport;
 
@@ -52,7 +53,7 @@ pub use self::report::{DeliveryReport, DeliveryStatus, ReportSink};
 /// The producing side of a client.
 pub(crate) struct Producer {
     core: Arc<Core>,
-    state: Mutex<State>,
+    desk: Desk,
     reports: Reports,
     /// Wakes the task that sends what is buffered.
     look: Notify,
@@ -88,7 +89,7 @@ impl Producer {
         };
         Arc::new(Producer {
             core: core.clone(),
-            state: Mutex::new(State::new(bounds, Lanes::new(lanes, rules))),
+            desk: Desk::new(State::new(bounds, Lanes::new(lanes, rules))),
             reports: Reports::default(),
             look: Notify::new(),
             changed: Notify::new(),
@@ -132,15 +133,35 @@ impl Producer {
         change: impl FnOnce(&mut State, Instant) -> R,
     ) -> (R, Option<Fused>) {
         let now = Instant::now();
-        let mut state = lock(&self.state);
-        let result = change(&mut state, now);
+        let mut kept = self.desk.open();
+        self.take_in(&mut kept, now);
+        let result = change(&mut kept.state, now);
+        (result, self.leave(kept, now))
+    }
+
+    /// Lets go of the state, and sees to what was laid down meanwhile. Returns the first request that is to be sent.
+    fn leave(self: &Arc<Self>, kept: MutexGuard<'_, Kept>, now: Instant) -> Option<Fused> {
+        let first = self.act(kept, now);
+        while let Some(mut kept) = self.desk.again() {
+            let now = Instant::now();
+            self.take_in(&mut kept, now);
+            if let Some(request) = self.act(kept, now) {
+                self.core.detach(Lane::new(self, request).run());
+            }
+        }
+        first
+    }
+
+    /// Does what a change left to be done without the lock, but for the first request.
+    fn act(self: &Arc<Self>, mut kept: MutexGuard<'_, Kept>, now: Instant) -> Option<Fused> {
+        let state = &mut kept.state;
         // Whatever has freed a line, a lane may be idle.
         state.start(now);
         let after = state.take_after();
         let start = after.wake && !state.running && !state.is_done();
         state.running |= start;
         let keep_time = after.look && !std::mem::replace(&mut state.keeps_time, true);
-        drop(state);
+        drop(kept);
         for (pending, results) in after.accepted {
             pending.complete(Ok(results));
         }
@@ -160,12 +181,15 @@ impl Producer {
         for pending in after.expired {
             pending.abort(ErrorCode::Timeout, "no answer before the deadline");
         }
+        for pending in after.refused {
+            pending.abort(ErrorCode::Closed, "the client is closed");
+        }
         let mut requests = after.requests.into_iter();
         let first = requests.next();
         for request in requests {
             self.core.detach(Lane::new(self, request).run());
         }
-        (result, first)
+        first
     }
 
     /// Ends the waiting of a lane at that time.
@@ -280,7 +304,7 @@ impl Producer {
                     let changed = self.changed.notified();
                     tokio::pin!(changed);
                     changed.as_mut().enable();
-                    if lock(&self.state).is_settled(&mut unsettled) {
+                    if self.change(|state, _| state.is_settled(&mut unsettled)) {
                         return;
                     }
                     changed.await;
@@ -288,7 +312,7 @@ impl Producer {
             };
             let left = match tokio::time::timeout_at(deadline, settled).await {
                 Ok(()) => 0,
-                Err(_) => lock(&self.state).left_of(&unsettled),
+                Err(_) => self.change(|state, _| state.left_of(&unsettled)),
             };
             (flushed, left)
         }
@@ -300,13 +324,13 @@ impl Producer {
     }
 
     /// How many messages of direct pushes are not answered for.
-    pub(crate) fn unsettled_direct(&self) -> usize {
-        lock(&self.state).direct_messages()
+    pub(crate) fn unsettled_direct(self: &Arc<Self>) -> usize {
+        self.change(|state, _| state.direct_messages())
     }
 
     /// What the buffers hold, without what is only counted.
-    pub(crate) fn buffers(&self) -> BufferStats {
-        let counts = lock(&self.state).counts();
+    pub(crate) fn buffers(self: &Arc<Self>) -> BufferStats {
+        let counts = self.change(|state, _| state.counts());
         let age = counts
             .oldest
             .map_or(Duration::ZERO, |since| since.elapsed());
@@ -337,7 +361,7 @@ struct Hurry(Arc<Producer>);
 
 impl Drop for Hurry {
     fn drop(&mut self) {
-        lock(&self.0.state).hurried -= 1;
+        self.0.change(|state, _| state.hurried -= 1);
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct After {
     pub(super) look: bool,
     /// Direct pushes whose deadline has come.
     pub(super) expired: Vec<Pending<Vec<PushResult>>>,
+    /// Direct pushes that came when the client was closed already.
+    pub(super) refused: Vec<Pending<Vec<PushResult>>>,
 }
 
 /// Numbers of the buffers, for the statistics.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
 use super::claim::Claim;
+use super::cut::Cut;
 use super::delivery::Delivery;
 use super::hub::Hub;
 use super::lease::Renew;
@@ -154,6 +155,7 @@ pub(crate) struct Shared {
     pub(super) quota: Option<Quota>,
     pub(super) sizing: Sizing,
     pub(super) shelf: Shelf,
+    pub(super) cut: Cut,
     /// Bounds the messages that are in hand at the same time, where those of a partition do not wait for each other.
     pub(super) side_by_side: Option<Arc<Semaphore>>,
     sink: Mutex<Option<Arc<ConsumerSink>>>,
@@ -198,6 +200,7 @@ impl Hub {
             quota,
             sizing: Sizing::new(),
             shelf: Shelf::new(),
+            cut: Cut::default(),
             side_by_side: (!ordered).then(|| Arc::new(Semaphore::new(workers))),
             sink: Mutex::new(Some(Arc::new(sink))),
             stopping: watch::Sender::new(false),

@@ -4,6 +4,7 @@ mod ack;
 mod claim;
 mod claims;
 mod consumer;
+mod cut;
 mod delivery;
 mod hand;
 mod hub;

@@ -185,7 +185,7 @@ impl Worker {
                     None => return Got::Stopped,
                 },
             };
-            Box::pin(shared.fetch(patience, room, share, &enough)).await
+            Box::pin(shared.fetch(None, patience, room, share, &enough)).await
         }));
     }
 
@@ -230,18 +230,29 @@ impl Worker {
         }
     }
 
-    /// A poll that does not wait.
+    /// Polls that do not wait: one of everything, then those of partitions that the broker may have lost sight of.
     async fn look(&self) -> Got {
-        let room = self.room(self.handed);
-        let share = match &self.shared.quota {
-            None => None,
-            Some(quota) => match quota.try_take(room) {
-                Some(share) => Some(share),
-                None => return Got::Nothing,
-            },
-        };
+        let (shared, mut partition) = (&self.shared, None);
         let enough = self.enough.subscribe();
-        self.shared.fetch(None, room, share, &enough).await
+        loop {
+            let room = self.room(self.handed);
+            let share = match &shared.quota {
+                None => None,
+                Some(quota) => match quota.try_take(room) {
+                    Some(share) => Some(share),
+                    None => return Got::Nothing,
+                },
+            };
+            let fetch = shared.fetch(partition.as_deref(), None, room, share, &enough);
+            let got = Box::pin(fetch).await;
+            if !matches!(got, Got::Nothing) {
+                return got;
+            }
+            partition = shared.cut.take(|name| shared.works_on(name));
+            if partition.is_none() {
+                return got;
+            }
+        }
     }
 
     /// Goes on with what a poll brought; `false`: there is no more to do.
@@ -370,17 +381,30 @@ impl Shared {
         let _ = tokio::time::timeout(pause, stopped).await;
     }
 
-    /// One poll for at most `room` messages, interrupted by a stop: its request is then kept for the grace period and what it
+    /// Whether messages of the partition are in hand.
+    fn works_on(&self, partition: &str) -> bool {
+        let active = lock(&self.active);
+        active
+            .iter()
+            .any(|claim| claim.source().partition == partition)
+    }
+
+    /// One poll for at most `room` messages, of one partition alone where it is named, interrupted by a stop: its request is then kept for the grace period and what it
     /// brings goes back.
     async fn fetch(
         self: &Arc<Shared>,
+        partition: Option<&str>,
         patience: Option<Duration>,
         room: u64,
         share: Option<Share>,
         enough: &watch::Receiver<bool>,
     ) -> Got {
         let mut query = self.query.clone();
+        if let Some(partition) = partition {
+            query.partition = Some(partition.to_owned());
+        }
         query.batch = share.as_ref().map_or(room, Share::len);
+        let most = query.batch;
         query.partitions = match self.options.partitions {
             Some(partitions) => partitions,
             None if self.options.batch.is_some() => 1,
@@ -425,6 +449,9 @@ impl Shared {
                 let gives_back = |one: &Delivery| one.claim().gives_back();
                 self.sizing.note_broker(deliveries.iter().all(gives_back));
                 self.touch();
+                if self.query.partition.is_none() && self.query.queue.is_some() {
+                    self.cut.note(most, &deliveries);
+                }
                 self.shelf.put(Catch { deliveries, share });
                 Got::Some
             }

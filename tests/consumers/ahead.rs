@@ -154,6 +154,47 @@ fn a_partition_that_becomes_free_is_asked_for_beside_the_poll_that_waits() {
 }
 
 #[test]
+fn a_partition_that_a_full_poll_has_cut_is_asked_for_by_its_name() {
+    // The broker has lost sight of the rest of `p`: polls of the queue do not find it. How many there are, and how many are asked for.
+    let consume = |count: usize, batch: u64| {
+        let first = AtomicUsize::new(0);
+        let server = Arc::new(Script::start(move |seen| match &*seen.line {
+            line if line.contains("/partition/p") => {
+                script::json(200, &under("B", "p", count).to_string())
+            }
+            line if line.contains("/pop") && first.fetch_add(1, Ordering::SeqCst) == 0 => {
+                script::json(200, &under("A", "p", count).to_string())
+            }
+            line if line.contains("wait=true") => Reply::Silence,
+            line if line.contains("/pop") => nothing(),
+            line if line.contains("/ack") => acked(seen),
+            _ => renewed(1),
+        }));
+        let client = client(&server.url, "");
+        let options = ConsumeOptions {
+            batch: Some(batch),
+            limit: Some(2 * count as u64),
+            ..ConsumeOptions::default()
+        };
+        let consumer = client.queue("q").consume_with(options, |_| ()).unwrap();
+        (client, server, consumer)
+    };
+    let (_client, server, consumer) = consume(3, 3);
+    assert_eq!(ended(&consumer).acked, 6);
+    let by_name = requests(&server, "/partition/p");
+    assert_eq!(by_name.len(), 1);
+    assert!(!by_name[0].line.contains("wait=true"), "{by_name:?}");
+    // There was room for more, so that nothing was left behind.
+    let (_client, server, consumer) = consume(3, 4);
+    until("it has looked beside the poll that waits", || {
+        !requests(&server, "/ack").is_empty() && requests(&server, "/pop").len() >= 3
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(requests(&server, "/partition/p").is_empty());
+    assert_eq!(consumer.stop(LONG).wait(LONG).unwrap().acked, 3);
+}
+
+#[test]
 fn d18_polls_are_as_large_as_the_handlers_are_fast_unless_the_user_says_how_large() {
     let number = AtomicUsize::new(0);
     let pop = move |seen: &Seen| {

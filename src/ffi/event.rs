@@ -11,7 +11,8 @@ use super::codes::{
 use super::delivery::queen_delivery_t;
 use super::event_queue::Event;
 use super::future::queen_future_t;
-use super::handle::{free, free_text, give, give_text, guard};
+use super::handle::{free, free_text, free_with, give, give_boxed, give_text, guard};
+use super::spare;
 use super::window::queen_window_t;
 
 /// One event. Filled by queen_event_queue_poll(), given back with queen_events_free().
@@ -72,7 +73,7 @@ impl queen_event_t {
                     // Lives as long as the future, which the event keeps.
                     (made.json, made.json_len) = (json.as_ptr(), json.count_bytes());
                 }
-                made.object = give(queen_future_t::lent(inner)).cast();
+                made.object = give_boxed(spare::boxed(queen_future_t::lent(inner))).cast();
             }
             Event::Delivery(delivery) => {
                 made.r#type = QUEEN_EVENT_DELIVERY;
@@ -130,7 +131,9 @@ impl queen_event_t {
         // SAFETY: `make` has put handles and texts of these kinds into events of these types.
         unsafe {
             match event.r#type {
-                QUEEN_EVENT_FUTURE => free(event.object.cast::<queen_future_t>()),
+                QUEEN_EVENT_FUTURE => {
+                    free_with(event.object.cast::<queen_future_t>(), spare::unbox);
+                }
                 QUEEN_EVENT_DELIVERY => free(event.object.cast::<queen_delivery_t>()),
                 QUEEN_EVENT_WINDOW => free(event.object.cast::<queen_window_t>()),
                 QUEEN_EVENT_CONSUMER_ENDED

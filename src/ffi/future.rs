@@ -8,9 +8,10 @@ use super::delivery::queen_delivery_t;
 use super::error::queen_error_t;
 use super::event_queue::{Event, queen_event_queue_t};
 use super::handle::{
-    self, Object, Stamp, Text, code, forked, give, guard, internal, lend, lend_text, panicked,
-    timeout,
+    self, Object, Stamp, Text, code, forked, give, give_boxed, guard, internal, lend, lend_text,
+    panicked, timeout,
 };
+use super::spare;
 use super::user_data::{UserData, queen_user_data_free};
 use crate::{AnyPending, Dispatcher, Error, ErrorCode, Pending, Result};
 
@@ -21,7 +22,7 @@ use crate::{AnyPending, Dispatcher, Error, ErrorCode, Pending, Result};
 ///
 /// Ownership: the host's until queen_future_free(), whatever route it was given.
 pub struct queen_future_t {
-    stamp: Stamp,
+    pub(super) stamp: Stamp,
     pub(super) inner: Arc<FutureInner>,
 }
 
@@ -132,13 +133,15 @@ pub(super) fn future(
         let started = guard(None, || Some(start()));
         let started = started.unwrap_or_else(|| Err(internal()));
         let operation = started.unwrap_or_else(|error| Box::new(Pending::<()>::failed(error)));
-        give(queen_future_t::owned(Arc::new(FutureInner {
-            operation,
-            dispatcher: dispatcher.unwrap_or_else(Dispatcher::without_client),
-            routed: AtomicBool::new(false),
-            json: OnceLock::new(),
-            error: OnceLock::new(),
-        })))
+        give_boxed(spare::boxed(queen_future_t::owned(spare::shared(
+            FutureInner {
+                operation,
+                dispatcher: dispatcher.unwrap_or_else(Dispatcher::without_client),
+                routed: AtomicBool::new(false),
+                json: OnceLock::new(),
+                error: OnceLock::new(),
+            },
+        ))))
     })
 }
 
@@ -341,5 +344,5 @@ pub unsafe extern "C" fn queen_future_take_delivery(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn queen_future_free(future: *mut queen_future_t) {
     // SAFETY: `future` is NULL or a living handle by contract, and this is its last use.
-    unsafe { handle::free(future) }
+    unsafe { handle::free_with(future, spare::unbox) }
 }

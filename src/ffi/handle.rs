@@ -45,7 +45,12 @@ pub(crate) trait Object {
 
 /// Gives a handle to the host.
 pub(crate) fn give<T: Object>(object: T) -> *mut T {
-    Box::into_raw(Box::new(object))
+    give_boxed(Box::new(object))
+}
+
+/// The same for one that is in a box already.
+pub(crate) fn give_boxed<T: Object>(object: Box<T>) -> *mut T {
+    Box::into_raw(object)
 }
 
 /// Borrows a handle of the host for the call.
@@ -66,6 +71,15 @@ pub(crate) unsafe fn lend<'a, T: Object>(pointer: *const T) -> Result<&'a T> {
 /// # Safety
 /// As for [`lend`]; the handle is gone afterwards.
 pub(crate) unsafe fn free<T: Object>(pointer: *mut T) {
+    // SAFETY: promised by the caller.
+    unsafe { free_with(pointer, drop) }
+}
+
+/// The same with a way of dropping of its own.
+///
+/// # Safety
+/// As for [`free`].
+pub(crate) unsafe fn free_with<T: Object>(pointer: *mut T, drop: impl FnOnce(Box<T>)) {
     guard((), || {
         // SAFETY: promised by the caller.
         if unsafe { lend(pointer) }.is_ok() {

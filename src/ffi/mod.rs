@@ -25,6 +25,7 @@ mod log;
 mod notice;
 mod operations;
 mod report;
+mod spare;
 mod statistics;
 mod stream;
 mod transaction;

@@ -1,5 +1,5 @@
 // Command http-go is the subject `http-go` of `make bench`: what a program does that has net/http and no client. Each goroutine
-// makes a request and waits for the answer. Its consumers pop one message and ack it.
+// makes a request and waits for the answer. Its consumer is one loop that pops one message and acks it.
 package main
 
 import (
@@ -113,7 +113,11 @@ func (c *client) consume(o order.Order) []float64 {
 	var mu sync.Mutex
 	var all []float64
 	var wait sync.WaitGroup
-	for i := 0; i < o.InFlight; i++ {
+	loops := o.InFlight
+	if o.Case == "consume" {
+		loops = 1 // a consumer with default options has one worker
+	}
+	for i := 0; i < loops; i++ {
 		wait.Add(1)
 		go func() {
 			defer wait.Done()

@@ -1,7 +1,6 @@
 //! The operations of a client that have not completed, so that its close can end them.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex};
 
 use crate::pending::{Abort, Pending};
@@ -21,12 +20,15 @@ struct Table(Mutex<Running>);
 #[derive(Default)]
 struct Running {
     closed: bool,
-    running: HashMap<usize, Arc<dyn Abort>, BuildHasherDefault<Address>>,
+    running: HashMap<usize, Arc<dyn Abort>>,
 }
 
 impl Registry {
     fn table(&self, key: usize) -> &Mutex<Running> {
-        &self.0[spread(key) as usize % TABLES].0
+        // Addresses differ in their middle bits; the product's upper bits depend on all of them. 2^64 divided by the golden ratio
+        // (Knuth, The Art of Computer Programming, vol. 3, 6.4).
+        let product = (key as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        &self.0[(product >> 32) as usize % TABLES].0
     }
 
     /// Notes an operation; `false` when the client is closed.
@@ -54,33 +56,6 @@ impl Registry {
             rest.extend(table.running.drain().map(|(_, operation)| operation));
         }
         rest
-    }
-}
-
-/// Addresses differ in some bits in the middle; all bits of this differ.
-fn spread(address: usize) -> u64 {
-    // 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, vol. 3, 6.4).
-    let product = (address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    product ^ (product >> 32)
-}
-
-/// Hashes an address.
-#[derive(Default)]
-struct Address(u64);
-
-impl Hasher for Address {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = spread((self.0 ^ u64::from(*byte)) as usize);
-        }
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        self.0 = spread(address);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

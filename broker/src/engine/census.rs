@@ -76,6 +76,8 @@ impl Census {
 /// The last census and what it cost.
 pub(super) struct Counted {
     census: Arc<Census>,
+    /// The model's when it was made.
+    queue_changes: u64,
     at: Instant,
     cost: Duration,
 }
@@ -122,26 +124,38 @@ impl Writer {
             && last.cost > QUICK
             && last.at.elapsed() < last.cost.saturating_mul(SHARE)
         {
-            return self.topped_up(&last.census);
+            if last.queue_changes == self.model.queue_changes {
+                return last.census.clone();
+            }
+            let (at, cost) = (last.at, last.cost);
+            let census = self.topped_up(&last.census);
+            return self.keep(census, at, cost);
         }
         let began = Instant::now();
         let mut queues: Vec<QueueCount> =
             self.model.queues.values().map(|q| self.count(q)).collect();
         queues.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let census = Arc::new(Census {
+        let census = Census {
             taken: self.round.now,
             queues,
-        });
+        };
+        self.keep(census, Instant::now(), began.elapsed())
+    }
+
+    /// Notes a census, which has cost that much then.
+    fn keep(&mut self, census: Census, at: Instant, cost: Duration) -> Arc<Census> {
+        let census = Arc::new(census);
         self.counted = Some(Counted {
             census: census.clone(),
-            at: Instant::now(),
-            cost: began.elapsed(),
+            queue_changes: self.model.queue_changes,
+            at,
+            cost,
         });
         census
     }
 
     /// An old census with the queues of now.
-    fn topped_up(&self, old: &Arc<Census>) -> Arc<Census> {
+    fn topped_up(&self, old: &Census) -> Census {
         let known: HashMap<Uuid, &QueueCount> = old.queues.iter().map(|q| (q.uuid, q)).collect();
         let of_now = |queue: &Queue| {
             let names = (&queue.namespace, &queue.task);
@@ -154,7 +168,7 @@ impl Writer {
             .collect();
         queues.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let taken = old.taken;
-        Arc::new(Census { taken, queues })
+        Census { taken, queues }
     }
 
     fn count(&self, queue: &Queue) -> QueueCount {

@@ -224,6 +224,8 @@ impl Group {
 #[derive(Default)]
 pub(crate) struct Model {
     pub(crate) queues: HashMap<QueueId, Queue>,
+    /// How often one was added or taken out; one that gets another namespace or task is both.
+    pub(crate) queue_changes: u64,
     pub(crate) names: HashMap<Arc<str>, QueueId>,
     pub(crate) parts: HashMap<PartId, Part>,
     pub(crate) part_ids: HashMap<Uuid, PartId>,
@@ -360,11 +362,13 @@ impl Model {
         self.by_namespace.add(&queue.namespace, id);
         self.by_task.add(&queue.task, id);
         self.queues.insert(id, queue);
+        self.queue_changes += 1;
     }
 
     /// Takes a queue out; its partitions and groups stay behind.
     pub(crate) fn remove_queue(&mut self, id: QueueId) -> Option<Queue> {
         let queue = self.queues.remove(&id)?;
+        self.queue_changes += 1;
         self.names.remove(&queue.name);
         self.by_namespace.remove(&queue.namespace, id);
         self.by_task.remove(&queue.task, id);

@@ -246,6 +246,7 @@ impl Writer {
         };
         if self.stale {
             self.model = Model::load(&self.db, self.round.now)?;
+            self.counted = None;
             self.stale = false;
             let parts = &self.model.parts;
             self.txns

@@ -1163,6 +1163,19 @@ const char *queen_delivery_json(const struct queen_delivery_t *delivery,
 struct queen_future_t *queen_delivery_ack(const struct queen_delivery_t *delivery);
 
 /**
+ * Acks every message that has no verdict yet, and takes the next delivery that its consumer has at hand, in hand for whoever
+ * calls: for a consumer that feeds an event queue this is a turn through the queue less for each message.
+ *
+ * NULL: nothing is at hand, and the next, if there is one, comes through the event queue; as it does for a delivery that
+ * did not come from there, or whose messages have a verdict already. NULL also for NULL. Nobody is told the answer to the
+ * ack; one that does not count is logged as a warning, and its messages come again.
+ *
+ * Ownership: `delivery` is borrowed and still to be freed; the next is returned and freed with queen_delivery_free().
+ * Threads: any.
+ */
+struct queen_delivery_t *queen_delivery_next(const struct queen_delivery_t *delivery);
+
+/**
  * Fails every message that has no verdict yet: the first of them is charged one of the queue's retries (or goes to the
  * dead-letter queue when they are used up), all others come again uncharged.
  *

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::claim::{Claim, Verdict};
+use super::claim::Claim;
 use super::hub::Hub;
 use super::sending::Sending;
+use super::slots::Verdict;
 use crate::core::Core;
 use crate::error::{Error, ErrorCode, Result};
 use crate::options;

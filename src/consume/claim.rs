@@ -11,23 +11,16 @@ use tokio::sync::Notify;
 
 use super::hub::Hub;
 use super::lease::Lease;
-use super::settle::SettleCall;
-use super::taken::Hold;
+use super::settle::{SettleCall, Waiter};
+use super::slots::{End, Slot, State, Verdict, already_committed, closed, lost};
 use crate::core::Core;
 use crate::dispatch::Dispatcher;
-use crate::error::{Error, ErrorCode, Outcome, Result};
+use crate::error::Result;
+use crate::log::Level;
 use crate::pending::Pending;
 use crate::protocol::ack::{Ack, AckResult, Status};
 use crate::protocol::pop::{Message, Source};
 use crate::runtime::lock;
-
-/// A verdict on one message of a claim.
-#[derive(Clone, Debug)]
-pub(crate) struct Verdict {
-    pub(crate) index: usize,
-    pub(crate) status: Status,
-    pub(crate) reason: Option<String>,
-}
 
 pub(crate) struct Claim {
     hub: Arc<Hub>,
@@ -48,57 +41,6 @@ pub(crate) struct Claim {
 
 /// Told once when the lease of a claim turns out to be lost, with whether that is certain.
 pub(crate) type OnLost = Option<Arc<dyn Fn(&Source, bool) + Send + Sync>>;
-
-pub(super) struct State {
-    pub(super) slots: Vec<Slot>,
-    /// The first message whose verdict has not been answered.
-    pub(super) next: usize,
-    pub(super) sending: bool,
-    /// Whether what has no verdict is left to the end of the lease.
-    left: bool,
-    /// Whether some verdict is negative: what lies behind it comes again.
-    negative: bool,
-    pub(super) end: Option<End>,
-    /// Whether the broker has said that the lease is over. Verdicts are sent all the same: their answers end the claim.
-    pub(super) gone: bool,
-    /// Whether the loss was told, and as certain.
-    pub(super) told: Option<bool>,
-    /// Answers to hand out once the lock is released.
-    answers: Vec<Answer>,
-}
-
-/// The waiting call, the place in its results, and the answer.
-type Answer = (Arc<SettleCall>, usize, Result<AckResult>);
-
-#[derive(Default)]
-pub(super) struct Slot {
-    /// Whether a handler, a poller or a caller has it in hand.
-    in_hand: bool,
-    /// Whether nobody holds it any more, so that it goes back unless it has a verdict.
-    returned: bool,
-    /// Whether a stop called it back before anybody had it in hand.
-    recalled: bool,
-    pub(super) verdict: Option<(Status, Option<String>)>,
-    /// Whether a transaction has taken over the verdict.
-    pub(super) hold: Option<Hold>,
-    /// Whether the broker has answered that the verdict does not count.
-    refused: bool,
-    /// The call that waits for the answer, and the place in its results.
-    waiter: Option<(Arc<SettleCall>, usize)>,
-}
-
-/// How a claim ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// Every message has its verdict, and the broker has answered.
-    Settled,
-    /// A negative verdict ended the lease; what lay behind comes again.
-    Nacked,
-    /// The lease is gone.
-    Lost,
-    /// The client or consumer was closed first.
-    Closed,
-}
 
 impl Claim {
     pub(crate) fn new(
@@ -271,25 +213,48 @@ impl Claim {
         let pending = call.pending();
         self.with_state(|state| {
             for (place, verdict) in verdicts.into_iter().enumerate() {
-                let end = state.end;
-                let slot = &mut state.slots[verdict.index];
-                let refusal = match end {
-                    _ if slot.is_taken() => already_settled(),
-                    Some(End::Settled) => already_settled(),
-                    Some(End::Closed) => closed(),
-                    Some(End::Lost | End::Nacked) => lost(),
-                    None => {
-                        state.negative |= verdict.status.is_negative();
-                        slot.verdict = Some((verdict.status, verdict.reason));
-                        slot.waiter = Some((call.clone(), place));
-                        continue;
-                    }
-                };
-                state.answers.push((call.clone(), place, Err(refusal)));
+                let waiter = Waiter::Call(call.clone(), place);
+                state.give(verdict, waiter);
             }
             self.advance(state);
         });
         pending
+    }
+
+    /// Acks those of these messages that have no verdict. Nobody waits for the answer. `wake`: whether those who wait for a
+    /// change are told.
+    pub(super) fn ack_rest(self: &Arc<Self>, range: &Range<usize>, wake: bool) {
+        // What the broker has acked already needs no more.
+        if self.is_committed() {
+            return;
+        }
+        if let Err(error) = self.hub.core.check_open() {
+            return self.warn_of(&error);
+        }
+        self.change(wake, |state| {
+            for index in range.clone() {
+                if !state.slots[index].is_taken() {
+                    let (status, reason) = (Status::Completed, None);
+                    let verdict = Verdict {
+                        index,
+                        status,
+                        reason,
+                    };
+                    state.give(verdict, Waiter::Log);
+                }
+            }
+            self.advance(state);
+        });
+    }
+
+    /// Logs that a verdict for which nobody waits does not count.
+    pub(super) fn warn_of(&self, error: &dyn std::fmt::Display) {
+        self.hub.core.logger.log(
+            Level::Warn,
+            "consumer.settle",
+            "a verdict does not count",
+            &[("error", error.to_string().into())],
+        );
     }
 
     /// Looks at the state on behalf of somebody who waits for a change, and would be woken by one of its own.
@@ -299,15 +264,26 @@ impl Claim {
 
     /// Runs `change` under the lock, and hands out the answers it left after the lock is released.
     pub(super) fn with_state<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        self.change(true, change)
+    }
+
+    fn change<R>(&self, wake: bool, change: impl FnOnce(&mut State) -> R) -> R {
         let mut state = lock(&self.state);
         let result = change(&mut state);
         let answers = std::mem::take(&mut state.answers);
         drop(state);
-        self.changed.notify_waiters();
-        for (call, place, answer) in answers {
-            match answer {
-                Ok(answer) => call.note(place, answer),
-                Err(error) => call.refuse(place, error),
+        if wake {
+            self.changed.notify_waiters();
+        }
+        for (waiter, answer) in answers {
+            match (waiter, answer) {
+                (Waiter::Call(call, place), Ok(answer)) => call.note(place, answer),
+                (Waiter::Call(call, place), Err(error)) => call.refuse(place, error),
+                (Waiter::Log, Err(error)) => self.warn_of(&error),
+                (Waiter::Log, Ok(answer)) if !answer.success => {
+                    self.warn_of(&answer.error.as_deref().unwrap_or("the broker refused it"));
+                }
+                (Waiter::Log, Ok(_)) => {}
             }
         }
         result
@@ -497,10 +473,10 @@ impl Claim {
         };
         let lease_lost = results.iter().any(AckResult::is_lease_lost);
         let negative = acks.last().is_some_and(|ack| ack.status.is_negative());
-        let call = state.slots[last]
-            .waiter
-            .as_ref()
-            .map(|(call, _)| call.clone());
+        let call = match &state.slots[last].waiter {
+            Some(Waiter::Call(call, _)) => Some(call.clone()),
+            _ => None,
+        };
         for (index, result) in (first..).zip(results) {
             state.slots[index].refused = !result.success;
             state.answer(index, Ok(result));
@@ -523,10 +499,7 @@ impl Claim {
     fn answer_behind(&self, state: &mut State, call: &Arc<SettleCall>) {
         for index in state.next..state.slots.len() {
             let slot = &state.slots[index];
-            let same = slot
-                .waiter
-                .as_ref()
-                .is_some_and(|(other, _)| Arc::ptr_eq(other, call));
+            let same = slot.waiter.as_ref().is_some_and(|own| own.is_of(call));
             if same && matches!(slot.verdict, Some((Status::Failed | Status::Retry, _))) {
                 state.answer(index, Ok(AckResult::comes_again(self.id_of(index))));
             }
@@ -549,50 +522,4 @@ impl Claim {
     fn id_of(&self, index: usize) -> String {
         self.messages[index].transaction_id.clone()
     }
-}
-
-impl Slot {
-    /// Whether it has a verdict, or will get that of a transaction.
-    fn is_taken(&self) -> bool {
-        self.verdict.is_some() || self.hold.is_some()
-    }
-}
-
-impl State {
-    fn answer(&mut self, index: usize, result: Result<AckResult>) {
-        if let Some((call, place)) = self.slots[index].waiter.take() {
-            self.answers.push((call, place, result));
-        }
-    }
-}
-
-/// There is nothing to settle.
-pub(super) fn already_committed() -> Error {
-    Error::new(
-        ErrorCode::AlreadySettled,
-        "the broker counted the messages as done when it handed them out; there is nothing to settle",
-    )
-}
-
-pub(super) fn already_settled() -> Error {
-    Error::new(
-        ErrorCode::AlreadySettled,
-        "the message has a verdict already",
-    )
-}
-
-pub(super) fn closed() -> Error {
-    Error::new(
-        ErrorCode::Closed,
-        "the client or consumer was closed before the verdict was answered",
-    )
-    .with_outcome(Outcome::Unknown)
-}
-
-pub(super) fn lost() -> Error {
-    Error::new(
-        ErrorCode::LeaseLost,
-        "the lease has ended; the message will be delivered again",
-    )
-    .with_outcome(Outcome::Refused)
 }

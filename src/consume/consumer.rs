@@ -382,6 +382,8 @@ impl Shared {
             return self.finished.clone();
         }
         let deadline = transport::after(transport::ms(timeout));
+        // Nothing is handed over any more when this returns.
+        self.ask_to_stop(reason);
         let shared = self.clone();
         self.hub.core.start_always(
             deadline + Duration::from_secs(10),

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::claim::{Claim, Verdict, already_committed};
+use super::claim::Claim;
 use super::hub::Hub;
+use super::run::Run;
+use super::slots::{Verdict, already_committed};
 use crate::core::Core;
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, ErrorCode, Result};
@@ -42,6 +44,8 @@ struct Hold {
     claim: Arc<Claim>,
     /// Which messages of the claim it is made of.
     range: Range<usize>,
+    /// Where the next comes from.
+    run: Option<Arc<Run>>,
 }
 
 impl Drop for Hold {
@@ -80,13 +84,16 @@ impl MessageVerdict {
 impl Delivery {
     pub(crate) fn new(claim: Arc<Claim>) -> Delivery {
         let range = 0..claim.messages.len();
-        Delivery(Arc::new(Hold { claim, range }))
+        Delivery::of(claim, range, None)
+    }
+
+    fn of(claim: Arc<Claim>, range: Range<usize>, run: Option<Arc<Run>>) -> Delivery {
+        Delivery(Arc::new(Hold { claim, range, run }))
     }
 
     /// A delivery of some of its messages, by their places in the claim.
-    pub(super) fn part(&self, range: Range<usize>) -> Delivery {
-        let claim = self.claim().clone();
-        Delivery(Arc::new(Hold { claim, range }))
+    pub(super) fn part(&self, range: Range<usize>, run: Option<Arc<Run>>) -> Delivery {
+        Delivery::of(self.claim().clone(), range, run)
     }
 
     pub(crate) fn claim(&self) -> &Arc<Claim> {
@@ -126,6 +133,17 @@ impl Delivery {
     /// [`ErrorCode::AlreadySettled`] when each has one.
     pub fn ack(&self) -> Pending<Vec<AckResult>> {
         self.rest(Status::Completed, None)
+    }
+
+    /// Acks as [`ack`](Self::ack) what has been handled, and takes the next that its consumer has at hand, without a turn
+    /// through its event sink. The answer to the ack is not told; one that does not count is logged as a warning. `None`:
+    /// the next, if there is one, comes by the sink, as it does after any other verdict.
+    pub fn next(&self) -> Option<Delivery> {
+        if let Some(run) = &self.0.run {
+            return run.follow(self);
+        }
+        self.claim().ack_rest(self.range(), true);
+        None
     }
 
     /// Fails the messages that have no verdict yet: the first of them is charged a retry, all come again.

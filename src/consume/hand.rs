@@ -7,38 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use super::claim::Claim;
 use super::consumer::{ConsumerEvent, ConsumerSink, Handler, Settlement, Shared, StopReason};
 use super::delivery::Delivery;
 use super::quota::Share;
+use super::run::Run;
 use crate::error::{Error, ErrorCode};
 use crate::log::Level;
 use crate::protocol::ack::Status;
 use crate::runtime::lock;
-
-/// How far the messages of a delivery are handed over.
-struct Turn {
-    /// Those that are not.
-    next: Range<usize>,
-    /// Messages that the worker has handed over.
-    handed: u64,
-    share: Option<Share>,
-}
-
-impl Turn {
-    /// Notes that the next messages are handed over.
-    fn took(&mut self, part: &Delivery) {
-        let count = part.messages().len() as u64;
-        self.next.start = part.range().end;
-        self.handed += count;
-        if let Some(share) = &mut self.share {
-            share.spend(count);
-        }
-    }
-}
 
 impl Shared {
     /// Hands deliveries over one after another. What a stop or a limit leaves goes back. What it returns completes when the
@@ -58,44 +38,13 @@ impl Shared {
         if let Some(share) = &mut share {
             share.keep(claims.iter().map(|claim| claim.messages.len() as u64).sum());
         }
-        let side_by_side = &mut JoinSet::new();
-        let mut ends = Vec::with_capacity(deliveries.len());
-        for delivery in &deliveries {
-            let mut turn = Turn {
-                next: delivery.range().clone(),
-                handed: *handed,
-                share: share.take(),
-            };
-            while !turn.next.is_empty() {
-                // One more that is in hand at the same time.
-                let place = match &self.side_by_side {
-                    Some(places) => places.clone().acquire_owned().await.ok(),
-                    None => None,
-                };
-                let Some(place) = place else {
-                    let left = turn.next.len();
-                    turn = self.hand_in_turn(delivery, turn).await;
-                    if turn.next.len() == left {
-                        break;
-                    }
-                    continue;
-                };
-                let Some(part) = self.next_part(delivery, &turn) else {
-                    break;
-                };
-                turn.took(&part);
-                let handled = self.handle(part);
-                side_by_side.spawn(async move {
-                    handled.await;
-                    drop(place);
-                });
-                self.touch();
-            }
-            ends.push(turn.next.start);
-            *handed = turn.handed;
-            share = turn.share;
+        let run = Run::new(self, &deliveries, *handed, share);
+        match &self.side_by_side {
+            Some(places) => self.hand_side_by_side(&run, places).await,
+            None => while self.hand_in_turn(&run).await {},
         }
-        while side_by_side.join_next().await.is_some() {}
+        let ends;
+        (ends, *handed) = run.end();
         let bytes = deliveries.iter().flat_map(Delivery::messages);
         let bytes = bytes.map(|message| message.payload().len()).sum();
         let count = claims.iter().map(|claim| claim.messages.len() as u64).sum();
@@ -120,93 +69,99 @@ impl Shared {
         }
     }
 
-    /// What is handed over next of a delivery. `None`: nothing of it.
-    fn next_part(&self, delivery: &Delivery, turn: &Turn) -> Option<Delivery> {
-        let next = &turn.next;
-        if next.is_empty() {
-            return None;
-        }
-        let claim = delivery.claim();
+    /// How many messages of a delivery are handed over next.
+    pub(super) fn count_of_next(
+        &self,
+        delivery: &Delivery,
+        next: &Range<usize>,
+        handed: u64,
+        share: &Option<Share>,
+    ) -> usize {
+        let committed = delivery.claim().is_committed();
         // What the broker has acked at delivery would be lost, so it is handed over whatever happens.
-        if !claim.is_committed()
-            && (self.is_stopping() || self.is_at_limit(turn.handed) || claim.is_broken_off())
+        if !committed
+            && (self.is_stopping() || self.is_at_limit(handed) || delivery.claim().is_broken_off())
         {
-            return None;
+            return 0;
         }
-        let mut count = if self.options.hands_one() {
-            1
-        } else {
-            next.len()
+        let count = match self.options.hands_one() {
+            true => next.len().min(1),
+            false => next.len(),
         };
-        if let Some(share) = &turn.share
-            && !claim.is_committed()
-        {
-            count = count.min(share.len() as usize);
+        match share {
+            Some(share) if !committed => count.min(share.len() as usize),
+            _ => count,
         }
-        (count > 0).then(|| delivery.part(next.start..next.start + count))
     }
 
-    /// Hands messages of a delivery over, each part when the one before it is settled.
-    async fn hand_in_turn(self: &Arc<Shared>, delivery: &Delivery, mut turn: Turn) -> Turn {
-        let handler = self
-            .sink()
-            .filter(|sink| matches!(**sink, ConsumerSink::Handler(_)));
-        let Some(sink) = handler else {
-            if let Some(part) = self.next_part(delivery, &turn) {
-                turn.took(&part);
-                self.handle(part).await;
-                self.touch();
-            }
-            return turn;
+    /// Hands over as many at the same time as there are places.
+    async fn hand_side_by_side(self: &Arc<Shared>, run: &Run, places: &Arc<Semaphore>) {
+        let mut in_hand = JoinSet::new();
+        while let Ok(place) = places.clone().acquire_owned().await
+            && let Some(part) = run.take(self)
+        {
+            let handled = self.handle(part);
+            in_hand.spawn(async move {
+                handled.await;
+                drop(place);
+            });
+            self.touch();
+        }
+        while in_hand.join_next().await.is_some() {}
+    }
+
+    /// Hands over one after another, each when the one before it is settled, up to one that was settled by hand. `false`:
+    /// there is nothing more to hand over.
+    async fn hand_in_turn(self: &Arc<Shared>, run: &Arc<Run>) -> bool {
+        let Some(sink) = self.sink() else {
+            return false;
         };
-        let (shared, whole, claim) = (self.clone(), delivery.clone(), delivery.claim().clone());
-        let (next, handed) = (turn.next.clone(), turn.handed);
+        if let ConsumerSink::Events(tell) = &*sink {
+            let Some(part) = run.take_open(self) else {
+                return false;
+            };
+            if !tell(ConsumerEvent::Delivery(part)) {
+                self.ask_to_stop(StopReason::Stopped);
+            }
+            run.settled(self).await;
+            self.touch();
+            return true;
+        }
+        let (shared, handing) = (self.clone(), run.clone());
         // Those that their handler settles follow one another on its thread.
         let returned = self.run_handler(sink, move |handler| {
-            while let Some(part) = shared.next_part(&whole, &turn) {
-                turn.took(&part);
-                shared.note_handed(&part);
-                let settlement = run(handler, &part);
+            while let Some(part) = handing.take(&shared) {
+                let settlement = run_one(handler, &part);
                 let settled = shared.settle_as(settlement, part.claim(), part.range());
                 shared.touch();
                 if !settled {
-                    return (turn, Some(part.range().clone()));
+                    return true;
                 }
             }
-            (turn, None)
+            false
         });
-        let returned = match returned {
-            Some(returned) => returned.await.ok(),
-            None => None,
+        let Some(returned) = returned else {
+            return false;
         };
-        let Some((turn, waits)) = returned else {
-            let share = None;
-            return Turn {
-                next,
-                handed,
-                share,
-            };
-        };
-        if let Some(range) = waits {
-            claim.settled(&range).await;
-            self.note_handled(&claim, &range);
+        let goes_on = returned.await.unwrap_or(false);
+        if goes_on {
+            run.settled(self).await;
             self.touch();
         }
-        turn
+        goes_on
     }
 
     /// Hands a delivery over. What it returns waits until each message has its verdict, or it is lost.
     fn handle(self: &Arc<Shared>, delivery: Delivery) -> impl Future<Output = ()> + Send + use<> {
         let (claim, range) = (delivery.claim().clone(), delivery.range().clone());
         let shared = self.clone();
-        self.note_handed(&delivery);
         let mut returned = None;
         if let Some(sink) = self.sink() {
             match &*sink {
                 ConsumerSink::Handler(_) => {
                     let shared = self.clone();
                     returned = self.run_handler(sink, move |handler| {
-                        let settlement = run(handler, &delivery);
+                        let settlement = run_one(handler, &delivery);
                         shared.settle_as(settlement, delivery.claim(), delivery.range());
                     });
                 }
@@ -227,7 +182,7 @@ impl Shared {
     }
 
     /// Takes back what [`note_handed`](Self::note_handed) counted where a stop was faster than whoever was to take it.
-    fn note_handled(&self, claim: &Claim, range: &Range<usize>) {
+    pub(super) fn note_handled(&self, claim: &Claim, range: &Range<usize>) {
         if claim.went_back(range) {
             let mut counts = lock(&self.counts);
             counts.deliveries -= 1;
@@ -236,7 +191,7 @@ impl Shared {
     }
 
     /// Counts what is handed over.
-    fn note_handed(&self, delivery: &Delivery) {
+    pub(super) fn note_handed(&self, delivery: &Delivery) {
         let (claim, range) = (delivery.claim(), delivery.range());
         let logger = &self.hub.core.logger;
         if logger.wants(Level::Debug) {
@@ -293,7 +248,7 @@ impl Shared {
     fn settle_as(&self, settlement: Settlement, claim: &Arc<Claim>, range: &Range<usize>) -> bool {
         let reason = match settlement {
             Settlement::Ack if self.options.auto_ack => {
-                self.settle_rest(claim, range, Status::Completed, None);
+                claim.ack_rest(range, true);
                 return true;
             }
             Settlement::Ack | Settlement::Defer => return false,
@@ -309,40 +264,21 @@ impl Shared {
                 "the handler answered with a number that is none of its answers".into()
             }
         };
-        self.settle_rest(claim, range, Status::Failed, Some(&reason));
+        // What the broker makes of it goes to the log.
+        if let Some(nacked) = claim.settle_rest(range, Status::Failed, Some(&reason)) {
+            let (claim, outcome) = (claim.clone(), nacked.clone());
+            nacked.when_complete(move || {
+                if let Some(Err(error)) = outcome.result() {
+                    claim.warn_of(&error);
+                }
+            });
+        }
         true
-    }
-
-    /// The verdict of the handler for what has none; what the broker makes of it goes to the log.
-    fn settle_rest(
-        &self,
-        claim: &Arc<Claim>,
-        range: &Range<usize>,
-        status: Status,
-        reason: Option<&str>,
-    ) {
-        let settled = match claim.settle_rest(range, status, reason) {
-            // An ack of what the broker has acked already says nothing new.
-            Some(_) if claim.is_committed() && !status.is_negative() => return,
-            Some(settled) => settled,
-            None => return,
-        };
-        let (core, outcome) = (self.hub.core.clone(), settled.clone());
-        settled.when_complete(move || {
-            if let Some(Err(error)) = outcome.result() {
-                core.logger.log(
-                    Level::Warn,
-                    "consumer.settle",
-                    "a verdict does not count",
-                    &[("error", error.to_string().into())],
-                );
-            }
-        });
     }
 }
 
 /// Runs the handler; a panic is a nack.
-fn run(handler: &Handler, delivery: &Delivery) -> Settlement {
+fn run_one(handler: &Handler, delivery: &Delivery) -> Settlement {
     if !delivery.take() {
         // A stop was faster and has given it back.
         return Settlement::Defer;

@@ -1,6 +1,7 @@
 //! How a claim learns that its lease is over, and who is told.
 
-use super::claim::{Claim, End};
+use super::claim::Claim;
+use super::slots::End;
 use crate::log::Level;
 use crate::runtime::lock;
 

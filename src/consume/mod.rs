@@ -15,14 +15,16 @@ mod options;
 mod pop;
 mod quota;
 mod renew;
+mod run;
 mod sending;
 mod settle;
 mod sizing;
+mod slots;
 mod taken;
 mod worker;
 
 pub use self::ack::AckOptions;
-pub(crate) use self::claim::{Claim, Verdict};
+pub(crate) use self::claim::Claim;
 pub(crate) use self::consumer::Stops;
 pub use self::consumer::{
     Consumer, ConsumerEvent, ConsumerSink, Settlement, StopReason, StopSignal, Summary,
@@ -32,5 +34,6 @@ pub(crate) use self::hand::told;
 pub(crate) use self::hub::Hub;
 pub use self::options::{CONSUME_OPTIONS, ConsumeOption, ConsumeOptions};
 pub use self::pop::{PopOptions, Popped};
+pub(crate) use self::slots::Verdict;
 pub(crate) use self::taken::Taken;
 pub(crate) use self::worker::ends_consumer;

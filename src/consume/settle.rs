@@ -14,6 +14,20 @@ pub(crate) struct SettleCall {
     state: Mutex<State>,
 }
 
+/// Who is told the answer to a verdict.
+pub(super) enum Waiter {
+    /// A call, and the place in its results.
+    Call(Arc<SettleCall>, usize),
+    /// Nobody: only that it does not count is worth a line in the log.
+    Log,
+}
+
+impl Waiter {
+    pub(super) fn is_of(&self, call: &Arc<SettleCall>) -> bool {
+        matches!(self, Waiter::Call(own, _) if Arc::ptr_eq(own, call))
+    }
+}
+
 struct State {
     results: Vec<AckResult>,
     errors: Vec<Error>,

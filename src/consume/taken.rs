@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::claim::{Claim, End, State, Verdict, already_committed, already_settled, closed, lost};
+use super::claim::Claim;
+use super::slots::{End, State, Verdict, already_committed, already_settled};
 use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::protocol::ack::{Ack, Status};
 
@@ -241,12 +242,7 @@ impl State {
 }
 
 fn over(end: End) -> Error {
-    let error = match end {
-        End::Settled => already_settled(),
-        End::Closed => closed(),
-        End::Lost | End::Nacked => lost(),
-    };
-    error.with_outcome(Outcome::NotApplied)
+    end.refusal().with_outcome(Outcome::NotApplied)
 }
 
 fn passes(index: usize, last: usize) -> Error {

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use super::future::{future, queen_future_t};
 use super::handle::{
-    self, Object, Stamp, body, c_text, guard, lend, lend_text, optional_text, panicked,
+    self, Object, Stamp, body, c_text, give, guard, lend, lend_text, optional_text, panicked,
 };
 use crate::{Delivery, Error, Message, Result, Trace, WindowMessage};
 
@@ -294,6 +294,30 @@ pub unsafe extern "C" fn queen_delivery_ack(
 ) -> *mut queen_future_t {
     // SAFETY: `delivery` is NULL or a living handle by contract.
     unsafe { future_of(delivery, |delivery| Ok(Box::new(delivery.ack()))) }
+}
+
+/// Acks every message that has no verdict yet, and takes the next delivery that its consumer has at hand, in hand for whoever
+/// calls: for a consumer that feeds an event queue this is a turn through the queue less for each message.
+///
+/// NULL: nothing is at hand, and the next, if there is one, comes through the event queue; as it does for a delivery that
+/// did not come from there, or whose messages have a verdict already. NULL also for NULL. Nobody is told the answer to the
+/// ack; one that does not count is logged as a warning, and its messages come again.
+///
+/// Ownership: `delivery` is borrowed and still to be freed; the next is returned and freed with queen_delivery_free().
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn queen_delivery_next(
+    delivery: *const queen_delivery_t,
+) -> *mut queen_delivery_t {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: `delivery` is NULL or a living handle by contract.
+        let next = unsafe { lend(delivery) }
+            .ok()
+            .and_then(|delivery| delivery.delivery.next());
+        next.map_or(std::ptr::null_mut(), |next| {
+            give(queen_delivery_t::new(next))
+        })
+    })
 }
 
 /// Fails every message that has no verdict yet: the first of them is charged one of the queue's retries (or goes to the

@@ -41,6 +41,41 @@ TEST(deliveries_arrive_as_events) {
   client_end(client);
 }
 
+/* what is handled brings the next in hand, as long as there is one at hand */
+TEST(message_after_message) {
+  queen_client_t *client = client_new();
+  const char *queue = queue_new(client, "{\"leaseTime\":120}");
+  queen_event_queue_t *events = queen_event_queue_new();
+  queen_consumer_t *consumer;
+  queen_delivery_t *delivery, *next;
+  queen_event_t event;
+  int i;
+  push_n(client, queue, "p", 0, 4);
+  consumer = consume_into(client, queue, "\"batch\":10,\"each\":true", events, 1);
+  poll_event(events, &event);
+  delivery = queen_event_take_delivery(&event);
+  queen_events_free(&event, 1);
+  for (i = 0; i < 4; i++, delivery = next) {
+    check(delivery != NULL);
+    check_code(number_at(delivery, 0), i);
+    next = queen_delivery_next(delivery);
+    check(queen_delivery_next(delivery) == NULL); /* once */
+    check_code(number_at(delivery, 0), i);        /* still readable */
+    queen_delivery_free(delivery);
+  }
+  check(delivery == NULL && queen_delivery_next(NULL) == NULL);
+  check_code(queen_event_queue_poll(events, &event, sizeof event, 1, 0), 0);
+  push_n(client, queue, "p", 4, 1); /* the next comes as an event */
+  poll_event(events, &event);
+  check_code(number_at((const queen_delivery_t *)event.object, 0), 4);
+  wait_ok(queen_delivery_ack((const queen_delivery_t *)event.object));
+  queen_events_free(&event, 1);
+  wait_json_has(queen_consumer_stop(consumer, LONG_MS), "\"acked\":5");
+  queen_consumer_free(consumer);
+  queen_event_queue_free(events);
+  client_end(client);
+}
+
 /* freeing the event frees the delivery it owns, which gives its messages back without a charge */
 TEST(event_freed_with_its_delivery_gives_back) {
   queen_client_t *client = client_new();
@@ -210,7 +245,8 @@ TEST(lost_lease_is_told) {
   client_end(client);
 }
 
-TESTS(cmocka_unit_test(deliveries_arrive_as_events), cmocka_unit_test(event_freed_with_its_delivery_gives_back),
+TESTS(cmocka_unit_test(deliveries_arrive_as_events), cmocka_unit_test(message_after_message),
+      cmocka_unit_test(event_freed_with_its_delivery_gives_back),
       cmocka_unit_test(nack_after_the_event_was_freed), cmocka_unit_test(stop_gives_back_what_nobody_took),
       cmocka_unit_test(queue_freed_stops_its_consumers), cmocka_unit_test(taken_delivery_outlives_queue_and_consumer),
       cmocka_unit_test(lost_lease_is_told))

@@ -11,6 +11,7 @@ mod limits;
 mod pipeline;
 mod produce;
 mod queues;
+mod runs;
 mod settle;
 mod status;
 mod streams;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
             settle::TESTS,
             consume::TESTS,
             each::TESTS,
+            runs::TESTS,
             limits::TESTS,
             queues::TESTS,
             letters::TESTS,

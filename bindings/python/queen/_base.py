@@ -12,11 +12,11 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Opt
 
 from . import _log, _native
 from ._events import Notice, Sink, notices, read_json, read_now
-from ._json import Default, Dumps, Encoder
+from ._json import Default, Dumps, Encoder, Loads, loads_json
 from ._lib import LARGE, blocking, check, compact, lib, nul_terminated, take_error
 from ._options import camel_keys
 from .errors import QueenError, make_error
-from .message import Delivery, Loads, Message, group_of, identify, lives, loads_json, verdict
+from .message import Delivery, Message, group_of, identify, lives, verdict
 from .types import AckResponse, BufferStats, PushResult
 
 log = logging.getLogger("queen")
@@ -65,7 +65,8 @@ class BaseQueen:
     ) -> None:
         self._handle: Optional[int] = None
         self.encoder = Encoder(default, dumps)
-        self._loads = loads or loads_json
+        self.loads: Loads = loads or loads_json
+        """How payloads are read."""
         # Popped deliveries stay leased until they are settled, even if the program keeps only their ids.
         self._kept: OrderedDict[int, Tuple[Delivery, float]] = OrderedDict()
         self._tags: Dict[str, Tuple[Any, int]] = {}
@@ -85,11 +86,6 @@ class BaseQueen:
         if not self._closed:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
         lib.queen_client_free(handle)
-
-    @property
-    def loads(self) -> Loads:
-        """How payloads are read."""
-        return self._loads
 
     @property
     def handle(self) -> int:
@@ -152,8 +148,8 @@ class BaseQueen:
 
     def messages(self, delivery: Delivery) -> List[Any]:
         """The messages of a delivery."""
-        kind, loads = self._message, self._loads
-        return [kind(delivery, index, view, loads) for index, view in enumerate(delivery.views)]
+        kind = self._message
+        return [kind(delivery, index, self) for index in range(delivery.count)]
 
     def keep(self, delivery: Delivery) -> None:
         """Holds a delivery whose verdicts are the program's business, until they are all given."""
@@ -166,14 +162,19 @@ class BaseQueen:
             kept.pop(first, None)
         kept[id(delivery)] = (delivery, now)
 
-    def finish(self, delivery: Delivery, messages: List[Any], acks: Optional[bool]) -> None:
-        """What becomes of a delivery whose handler has returned: acked, kept for verdicts, or done (None)."""
+    def finish(self, delivery: Delivery, messages: List[Any], acks: Optional[bool]) -> Optional[Delivery]:
+        """What becomes of a delivery whose handler has returned: acked, kept for verdicts, or done (None).
+
+        Returns the next one that its consumer has at hand; without one it comes through the event queue.
+        """
         if acks:
-            lib.queen_future_free(lib.queen_delivery_ack(delivery.handle))
-        elif acks is None:
+            following = lib.queen_delivery_next(delivery.handle)
+            return Delivery(following) if following else None
+        if acks is None:
             delivery.release(messages)
         else:
             self.keep(delivery)
+        return None
 
     def forget(self, delivery: Delivery, indexes: Iterable[int]) -> None:
         """These messages have their verdict; with the last one the delivery is not held any more."""
@@ -382,7 +383,7 @@ def settle(delivery: Delivery, verdicts: Iterable[Tuple[int, str, Optional[str]]
 
 def read_pushed(_future: int, text: Optional[bytes]) -> List[PushResult]:
     """The results of a push."""
-    return [PushResult(one) for one in json.loads((text or b"[]").decode())]
+    return list(map(PushResult, loads_json(text or b"[]")))
 
 
 def ack_response(messages: Any, outcomes: List[Tuple[Begun, Outcome]]) -> AckResponse:
@@ -390,6 +391,9 @@ def ack_response(messages: Any, outcomes: List[Tuple[Begun, Outcome]]) -> AckRes
     if not isinstance(messages, list):
         outcome = outcomes[0][1]
         return entry_of(outcome, 0)
+    begun, outcome = outcomes[0]
+    if outcome.error is None and begun.places == list(range(len(messages))):  # all of it counts
+        return {"success": True, "processed": len(messages), "results": outcome.result}
     results: List[Any] = [None] * len(messages)
     for begun, outcome in outcomes:
         for position, place in enumerate(begun.places):

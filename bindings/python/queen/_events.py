@@ -6,13 +6,13 @@ import asyncio
 import atexit
 import ctypes
 import itertools
-import json
 import os
 import threading
 import weakref
 from typing import Any, Callable, Dict, List, Optional
 
 from . import _native
+from ._json import loads_json
 from ._lib import EVENT, blocking, check, lib, read_error, string_at
 from .errors import QueenError
 
@@ -25,7 +25,7 @@ Read = Callable[[int, Optional[bytes]], Any]
 
 def read_json(_future: int, text: Optional[bytes]) -> Any:
     """The result as it is."""
-    return json.loads(text.decode()) if text else None
+    return loads_json(text) if text else None
 
 
 class Sink:
@@ -51,7 +51,7 @@ class Notice(Sink):
 
     def event(self, kind: int, code: int, text: Optional[bytes]) -> None:
         """See Sink."""
-        self._function(code, json.loads(text.decode()) if text else None)
+        self._function(code, loads_json(text) if text else None)
 
 
 class Events:
@@ -163,8 +163,7 @@ class Port(Events):
         """Waits for a queen_future_t, which is consumed. To cancel the task cancels the operation."""
         if not handle:
             raise QueenError("the library has made no future")
-        loop = asyncio.get_running_loop()
-        waiter = Waiter(loop.create_future(), handle, read)
+        waiter = Waiter(asyncio.get_running_loop().create_future(), handle, read)
         tag = self.next_tag()
         self.waiters[tag] = waiter
         code = lib.queen_future_deliver(handle, self.queue, tag)
@@ -180,6 +179,14 @@ class Port(Events):
             raise
 
 
+class _Last(threading.local):
+    """The port that this thread has asked for last."""
+
+    def __init__(self) -> None:
+        self.port: Callable[[], Optional[Port]] = lambda: None
+
+
+_last = _Last()
 _ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Port] = weakref.WeakKeyDictionary()
 _ports_lock = threading.Lock()
 
@@ -187,10 +194,14 @@ _ports_lock = threading.Lock()
 def port() -> Port:
     """The port of the running loop."""
     loop = asyncio.get_running_loop()
+    last: Optional[Port] = _last.port()  # a look into the dictionary takes much longer
+    if last is not None and last.loop() is loop:
+        return last
     found = _ports.get(loop)
     if found is None:
         with _ports_lock:  # several loops may begin at once, each in its thread
             found = _ports[loop] = Port(loop)
+    _last.port = weakref.ref(found)
     return found
 
 
@@ -307,6 +318,7 @@ def _in_child() -> None:
     _notices_lock, _ports_lock = threading.Lock(), threading.Lock()
     _notices.clear()
     _ports.clear()
+    _last.port = lambda: None
 
 
 atexit.register(_end_notices)

@@ -13,8 +13,25 @@ from .errors import make_error
 
 Default = Callable[[Any], Any]
 Dumps = Callable[[Any], Union[bytes, str]]
+Loads = Callable[[bytes], Any]
 
 READY = (bytes, bytearray, memoryview)
+
+
+_decoder = json.JSONDecoder()
+_decode_first = _decoder.raw_decode
+
+
+def loads_json(raw: bytes) -> Any:
+    """How JSON is read, faster than by json.loads; payloads where a client has no `loads` of its own."""
+    text = raw.decode()
+    try:
+        value, end = _decode_first(text)
+        if end == len(text):
+            return value
+    except ValueError:
+        pass
+    return _decoder.decode(text)  # one with blanks around it, or none
 
 
 def known(value: Any) -> Any:

@@ -23,15 +23,17 @@ def camel_keys(options: Mapping[str, Any]) -> Dict[str, Any]:
 class QueueOptions:
     """What is wanted of a queue. Each method changes one thing and returns the same object."""
 
+    # One is made for most calls, so what is not asked for costs nothing.
+    _partition: Optional[str] = None
+    _namespace: Optional[str] = None
+    _task: Optional[str] = None
+    _group: Optional[str] = None
+    _config: Mapping[str, Any] = {}
+    _buffer: Any = None
+    _timeout_millis: Optional[int] = None
+
     def __init__(self, name: Optional[str] = None) -> None:
         self._name = name
-        self._partition: Optional[str] = None
-        self._namespace: Optional[str] = None
-        self._task: Optional[str] = None
-        self._group: Optional[str] = None
-        self._config: Dict[str, Any] = {}
-        self._buffer: Any = None
-        self._timeout_millis: Optional[int] = None
         self._options: Dict[str, Any] = {}
 
     def _set(self: Self, name: str, value: Any) -> Self:

@@ -7,7 +7,7 @@ import inspect
 import os
 import signal as signals
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Dict, List, Mapping, Optional, Tuple, Type, TypeVar
 
 from ._base import (
     NO_LEASES,
@@ -22,10 +22,10 @@ from ._base import (
     trace_parameters,
 )
 from ._events import Read, port, read_json
-from ._json import Default, Dumps
+from ._json import Default, Dumps, Loads
 from .admin import Admin
 from .errors import QueenError
-from .message import Loads, Message, verdict
+from .message import Message, verdict
 from .queue import QueueBuilder
 from .streams import StreamBuilder, StreamConsumer
 from .transaction import TransactionBuilder
@@ -42,7 +42,7 @@ _Self = TypeVar("_Self", bound="Queen")
 class AsyncMessage(Message):
     """A message of the asyncio client."""
 
-    __slots__ = ("_queen",)
+    __slots__ = ()
     _queen: Queen
 
     async def trace(self, config: Any) -> Dict[str, Any]:
@@ -126,18 +126,11 @@ class Queen(BaseQueen):
         """Every operation of docs/OPERATIONS.md as a method."""
         return self._admin
 
-    def messages(self, delivery: Any) -> List[Any]:
-        """The messages of a delivery."""
-        made = super().messages(delivery)
-        for message in made:
-            message._queen = self
-        return made
-
     # How calls are waited for
 
-    async def wait(self, handle: Optional[int], read: Read = read_json) -> Any:
+    def wait(self, handle: Optional[int], read: Read = read_json) -> Coroutine[Any, Any, Any]:
         """Waits for a future of the library in the running loop."""
-        return await port().wait(handle, read)
+        return port().wait(handle, read)
 
     async def outcome(self, handle: Optional[int], read: Read = read_json) -> Outcome:
         """As wait(), with the error as a value."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 STOP_MILLIS = 30000
 
+TURN_SECONDS = 0.001
+"""So long one message follows another before the rest of the loop has its turn."""
+
 
 def begin_consume(client: int, options: Dict[str, Any], queue: Optional[int], tag: int) -> int:
     """A queen_consumer_t that feeds an event queue."""
@@ -157,7 +160,7 @@ class Consumer(Sink):
         """See Sink."""
         delivery = Delivery(handle)
         # In the context of who has started the consumer, not in that of the loop's callback.
-        task = self._context.run(self._loop.create_task, self._handle_one(delivery))
+        task = self._context.run(self._loop.create_task, self._handle_all(delivery))
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
 
@@ -187,7 +190,20 @@ class Consumer(Sink):
         if not task.cancelled() and task.exception() is not None and not self._ended.done():
             self._ended.set_exception(task.exception() or RuntimeError())  # SystemExit and the like
 
-    async def _handle_one(self, delivery: Delivery) -> None:
+    async def _handle_all(self, delivery: Delivery) -> None:
+        """Handles a delivery, and those that follow it."""
+        following: Optional[Delivery] = delivery
+        turn = _Turn()
+        while following is not None:
+            following = await self._handle_one(following)
+            if following is not None and turn.is_over():
+                try:
+                    await asyncio.sleep(0)  # handlers that never wait are not all that is in the loop
+                except BaseException:
+                    following.release(())
+                    raise
+
+    async def _handle_one(self, delivery: Delivery) -> Optional[Delivery]:
         messages: List[Any] = self._queen.messages(delivery)
         try:
             if self._lists:
@@ -198,11 +214,13 @@ class Consumer(Sink):
         except Exception as error:
             log.warning("a handler of %s has failed: %s", self._options.get("queue"), error, exc_info=error)
             lib.queen_future_free(lib.queen_delivery_nack(delivery.handle, reason_of(error)))
-            return
+            return None
         except BaseException:
             delivery.release(messages)
             raise
-        self._queen.finish(delivery, messages, self._acks)
+        if self._signal is not None and self._signal.is_set():
+            self.ask_to_stop()  # now, and not when the loop has its turn: then there is no next one
+        return self._queen.finish(delivery, messages, self._acks)
 
     async def _call(self, what: Any) -> None:
         try:
@@ -224,6 +242,22 @@ class Consumer(Sink):
         return (
             f"consumer of {self._options.get('queue') or self._options.get('namespace') or self._options.get('task')}"
         )
+
+
+class _Turn:
+    """A turn of the loop in which one message follows another."""
+
+    def __init__(self) -> None:
+        self._time = asyncio.get_running_loop().time
+        self._until = self._time() + TURN_SECONDS
+
+    def is_over(self) -> bool:
+        """Whether it is; then the next one begins."""
+        now = self._time()
+        if now < self._until:
+            return False
+        self._until = now + TURN_SECONDS
+        return True
 
 
 class _Inbox(Sink):
@@ -251,7 +285,7 @@ async def stream(queen: Queen, options: Dict[str, Any]) -> AsyncIterator[Message
     inbox, at = _Inbox(), port()
     tag = at.add(inbox)
     handle: Optional[int] = None
-    acks = acks_of(options)
+    acks, turn = acks_of(options), _Turn()
     try:
         handle = begin_consume(queen.handle, options, at.queue, tag)
         while True:
@@ -270,7 +304,11 @@ async def stream(queen: Queen, options: Dict[str, Any]) -> AsyncIterator[Message
             except BaseException:
                 delivery.release(messages)
                 raise
-            queen.finish(delivery, messages, acks)
+            following = queen.finish(delivery, messages, acks)
+            if following is not None:
+                inbox.waiting.appendleft(following)
+                if turn.is_over():
+                    await asyncio.sleep(0)
     finally:
         at.sinks.pop(tag, None)
         inbox.waiting.clear()  # what nobody has seen goes back

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple
 
 from . import _native
-from ._lib import VIEW_FIELDS, lib, string_at, text_at, views_of
+from ._lib import TEXT, VIEW_FIELDS, VIEW_SIZE, lib, string_at, text_at, views_of
 from .errors import make_error
-
-Loads = Callable[[bytes], Any]
-
-
-_decode = json.JSONDecoder().decode
-
-
-def loads_json(raw: bytes) -> Any:
-    """How payloads are read where a client has no `loads` of its own."""
-    return _decode(raw.decode())
 
 
 def camel(name: str) -> str:
@@ -26,9 +15,10 @@ def camel(name: str) -> str:
     return head + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
-# Where the address of a field is in a view; its length is behind it.
-_PLACE = {camel(field): 2 * place for place, field in enumerate(VIEW_FIELDS) if field != "payload"}
-_PAYLOAD = 2 * VIEW_FIELDS.index("payload")
+# Where a field is in a view, in bytes.
+_PLACE = {camel(field): TEXT.size * place for place, field in enumerate(VIEW_FIELDS) if field != "payload"}
+_PAYLOAD = TEXT.size * VIEW_FIELDS.index("payload")
+_field_at = TEXT.unpack_from
 FIELDS = (*_PLACE, "data")
 
 
@@ -40,12 +30,12 @@ class Delivery:
     def __init__(self, handle: int) -> None:
         self.handle = handle
         self.count = lib.queen_delivery_count(handle)
-        self._views: Optional[List[Tuple[int, ...]]] = None
+        self._views: Optional[bytes] = None
         self.settled: set[int] = set()
 
     @property
-    def views(self) -> List[Tuple[int, ...]]:
-        """Where the fields of the messages are."""
+    def views(self) -> bytes:
+        """Where the fields of the messages are: a queen_message_view_t of each."""
         if self._views is None:
             self._views = views_of(self.handle, self.count)
         return self._views
@@ -57,15 +47,15 @@ class Delivery:
 
     def key(self) -> Tuple[Optional[str], Optional[str]]:
         """Lease and partition, by which verdicts by ids find it."""
-        view = self.views[0]
         lease, partition = _PLACE["leaseId"], _PLACE["partitionId"]
-        return text_at(view[lease], view[lease + 1]), text_at(view[partition], view[partition + 1])
+        return text_at(*_field_at(self.views, lease)), text_at(*_field_at(self.views, partition))
 
     def index_of(self, transaction_id: str) -> Optional[int]:
         """The place of the message with that id."""
         wanted, place = transaction_id.encode(), _PLACE["transactionId"]
-        for index, view in enumerate(self.views):
-            if view[place + 1] == len(wanted) and string_at(view[place], len(wanted)) == wanted:
+        for index in range(self.count):
+            address, length = _field_at(self.views, index * VIEW_SIZE + place)
+            if length == len(wanted) and string_at(address, length) == wanted:
                 return index
         return None
 
@@ -89,26 +79,25 @@ class Message(Dict[str, Any]):
     as long as it is kept, settled or not.
     """
 
-    __slots__ = ("_delivery", "_full", "_loads", "_raw", "_view", "index")
+    __slots__ = ("_delivery", "_full", "_queen", "_raw", "index")
 
     index: int
     """The place of the message in its delivery."""
 
-    def __init__(self, delivery: Delivery, index: int, view: Tuple[int, ...], loads: Loads) -> None:
+    def __init__(self, delivery: Delivery, index: int, queen: Any) -> None:
         self._delivery = delivery
         self.index = index
-        self._view: Optional[Tuple[int, ...]] = view
-        self._loads = loads
-        self._raw: Optional[bytes] = None
+        self._queen = queen
+        self._raw: Optional[bytes] = None  # of one that needs its delivery no more
         self._full = False
 
     @property
     def raw(self) -> bytes:
         """The payload, byte for byte as it was pushed."""
-        view = self._view
-        if self._raw is not None or view is None:
-            return self._raw or b""
-        return string_at(view[_PAYLOAD], view[_PAYLOAD + 1])
+        if self._raw is not None:
+            return self._raw
+        address, length = _field_at(self._delivery.views, self.index * VIEW_SIZE + _PAYLOAD)
+        return string_at(address, length)
 
     @property
     def data(self) -> Any:
@@ -179,10 +168,9 @@ class Message(Dict[str, Any]):
 
     def detach(self) -> None:
         """Copies everything out of the delivery."""
-        if self._view is not None:
+        if self._raw is None:
             self._copy()
             self._raw = self.raw
-            self._view = None
 
     def _copy(self) -> None:
         for key in _PLACE:
@@ -203,12 +191,12 @@ class Message(Dict[str, Any]):
         if self._full:  # and it was taken out since
             raise KeyError(key)
         if key == "data":
-            value = self._loads(self.raw)
+            value = self._queen.loads(self.raw)
         else:
-            place, view = _PLACE.get(key), self._view
-            if place is None or view is None:
+            place = _PLACE.get(key)
+            if place is None or self._raw is not None:
                 raise KeyError(key)
-            value = text_at(view[place], view[place + 1])
+            value = text_at(*_field_at(self._delivery.views, self.index * VIEW_SIZE + place))
         dict.__setitem__(self, key, value)
         return value
 

@@ -14,7 +14,7 @@ from ._push import Callbacks, calls, item_of, partial_results
 from .consumer import Consumer, stream
 from .errors import QueenError
 from .message import Message, read_deliveries
-from .types import AnyHandler, ConsumeSummary, DLQResponse, Pushed
+from .types import AnyHandler, ConsumeSummary, DLQResponse, Pushed, PushResult
 
 if TYPE_CHECKING:
     from .client import Queen
@@ -30,24 +30,20 @@ async def finished(answer: Any) -> Any:
 class Lazy:
     """Something that happens when it is awaited, once. Awaited again, it tells the same result."""
 
-    def __init__(self) -> None:
-        self._ran = False
-        self._result: Any = None
+    _ran = False
+    _result: Any = None
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self._once().__await__()
-
-    async def _once(self) -> Any:
         if not self._ran:
             self._ran = True
-            self._result = await self._run()
+            self._result = yield from self._run().__await__()
         return self._result
 
     async def _run(self) -> Any:
         raise NotImplementedError
 
     def __del__(self) -> None:
-        if not getattr(self, "_ran", True) and not sys.is_finalizing():
+        if not self._ran and not sys.is_finalizing():
             warnings.warn(f"{self!r} was never awaited, so nothing was done", RuntimeWarning, stacklevel=2, source=self)
 
 
@@ -57,11 +53,11 @@ class PushBuilder(Lazy):
     The result is a list with one entry for each message, or `{"buffered": True, "count": n}`.
     """
 
+    _callbacks: Optional[Callbacks] = None
+
     def __init__(self, queen: Queen, queue: str, partition: Optional[str], items: Any, options: Dict[str, Any]) -> None:
-        super().__init__()
         self._queen, self._queue, self._partition = queen, queue, partition
         self._items, self._options = items, options
-        self._callbacks: Optional[Callbacks] = None
 
     def _calls(self) -> Callbacks:
         if self._callbacks is None:
@@ -91,7 +87,9 @@ class PushBuilder(Lazy):
         callbacks = self._callbacks
         try:
             body = queen.encoder.items(self._items)
-            results = await queen.wait(queen.begin_push(self._queue, self._partition, body, self._options), read_pushed)
+            results: List[PushResult] = await queen.wait(
+                queen.begin_push(self._queue, self._partition, body, self._options), read_pushed
+            )
         except QueenError as error:
             if callbacks is None:
                 raise
@@ -104,7 +102,7 @@ class PushBuilder(Lazy):
         if callbacks is not None:
             for function, arguments in calls(callbacks, self._queue, self._partition, self._items, results):
                 await finished(function(*arguments))
-        return list(results)
+        return results
 
     async def _failed(self, callbacks: Callbacks, error: QueenError) -> Pushed:
         results = partial_results(error)
@@ -128,7 +126,6 @@ class OperationBuilder(Lazy):
     """An operation on a queue: `await` does it."""
 
     def __init__(self, queen: Queen, operation: str, parameters: Dict[str, Any]) -> None:
-        super().__init__()
         self._queen, self._operation, self._parameters = queen, operation, parameters
         self._success: Optional[Callable[..., Any]] = None
         self._error: Optional[Callable[..., Any]] = None
@@ -166,7 +163,6 @@ class ConsumeBuilder(Lazy):
     """A consumer: `await` runs it until it ends, and tells what it has done. To cancel the task ends it at once."""
 
     def __init__(self, queen: Queen, options: Dict[str, Any], lists: bool, handler: AnyHandler, signal: Any) -> None:
-        super().__init__()
         self._consumer = Consumer(queen, options, lists, handler, signal)
 
     def on_success(self, callback: Callable[..., Any]) -> ConsumeBuilder:

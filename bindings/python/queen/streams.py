@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Mapping,
 
 from ._base import log
 from ._events import Read, read_json, read_now
+from ._json import Loads
 from ._lib import compact, lib, nul_terminated, take_error
 from .consumer import STOP_MILLIS, Consumer, reason_of
-from .message import Loads
 from .types import StreamSummary
 
 if TYPE_CHECKING:

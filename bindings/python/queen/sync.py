@@ -28,14 +28,14 @@ from ._base import (
     trace_parameters,
 )
 from ._events import Events, Read, Sink, read_json, wait
-from ._json import Default, Dumps
+from ._json import Default, Dumps, Loads
 from ._lib import lib
 from ._options import DLQOptions, QueueOptions, as_list, camel_keys
 from ._push import Callbacks, calls, item_of, partial_results
 from .admin import Admin
 from .consumer import STOP_MILLIS, acks_of, begin_consume, ended_with, reason_of
 from .errors import QueenError
-from .message import Delivery, Loads, Message, read_deliveries, verdict
+from .message import Delivery, Message, read_deliveries, verdict
 from .streams import StreamOptions, Window, begin_poll, begin_stream, stream_options
 from .transaction import BaseTransaction
 from .types import (
@@ -63,7 +63,7 @@ _Self = TypeVar("_Self", bound="Queen")
 class SyncMessage(Message):
     """A message of the blocking client."""
 
-    __slots__ = ("_queen",)
+    __slots__ = ()
     _queen: Queen
 
     def trace(self, config: Any) -> Dict[str, Any]:
@@ -133,13 +133,6 @@ class Queen(BaseQueen):
     def admin(self) -> Admin:
         """Every operation of docs/OPERATIONS.md as a method."""
         return self._admin
-
-    def messages(self, delivery: Any) -> List[Any]:
-        """The messages of a delivery."""
-        made = super().messages(delivery)
-        for message in made:
-            message._queen = self
-        return made
 
     def outcome(self, handle: Optional[int]) -> Outcome:
         """Waits for a call, and tells its error as a value."""
@@ -349,9 +342,9 @@ class QueueBuilder(QueueOptions):
             on_success: called as `on_success(message, result)` when the handler has returned.
             on_error: called as `on_error(message, error)` when it has raised, before the message is failed.
         """
-        consumer = _Consumer(self._queen, self._consume_options())
+        consumer = _Consumer(self._queen, self._consume_options(), signal)
         try:
-            return consumer.run(_Handling(self._queen, handler, self._takes_lists(), on_success, on_error), signal)
+            return consumer.run(_Handling(self._queen, handler, self._takes_lists(), on_success, on_error))
         finally:
             consumer.let_go()
 
@@ -364,9 +357,9 @@ class QueueBuilder(QueueOptions):
         options = self._consume_options()
         if options.get("batch", 1) > 1:
             options["each"] = True
-        consumer = _Consumer(self._queen, options)
+        consumer = _Consumer(self._queen, options, signal)
         try:
-            yield from consumer.iterate(signal)
+            yield from consumer.iterate()
         finally:
             consumer.let_go()
 
@@ -379,6 +372,10 @@ class QueueBuilder(QueueOptions):
         return DLQBuilder(self._queen, self._needs_name("DLQ operations"), consumer_group, self._partition)
 
 
+Finish = Callable[[Delivery, List[Any]], Optional[Delivery]]
+"""What happens to a delivery that was handled well. Returns the next one, if it is at hand."""
+
+
 class _Handling:
     """A handler with its callbacks."""
 
@@ -386,7 +383,7 @@ class _Handling:
         self._queen, self._handler, self._lists = queen, handler, lists
         self._on_success, self._on_error = on_success, on_error
 
-    def __call__(self, delivery: Delivery, acks: Optional[bool]) -> None:
+    def __call__(self, delivery: Delivery, finish: Finish) -> Optional[Delivery]:
         messages = self._queen.messages(delivery)
         try:
             for what in [messages] if self._lists else messages:
@@ -394,11 +391,11 @@ class _Handling:
         except Exception as error:
             log.warning("a handler has failed: %s", error, exc_info=error)
             lib.queen_future_free(lib.queen_delivery_nack(delivery.handle, reason_of(error)))
-            return
+            return None
         except BaseException:
             delivery.release(messages)
             raise
-        self._queen.finish(delivery, messages, acks)
+        return finish(delivery, messages)
 
     def _call(self, what: Any) -> None:
         try:
@@ -414,8 +411,8 @@ class _Handling:
 class _Consumer(Sink):
     """A consumer that is polled by the thread that runs it."""
 
-    def __init__(self, queen: Queen, options: Dict[str, Any]) -> None:
-        self._queen = queen
+    def __init__(self, queen: Queen, options: Dict[str, Any], signal: Optional[threading.Event]) -> None:
+        self._queen, self._signal = queen, signal
         self._acks = acks_of(options)
         self._threads = int(options.get("concurrency", 1))
         self._waiting: Deque[Any] = deque()
@@ -442,50 +439,61 @@ class _Consumer(Sink):
         """See Sink."""
         self._waiting.append(Window(handle, self._queen.loads))
 
-    def _next(self, signal: Optional[threading.Event]) -> Any:
+    def _stop_if_asked(self) -> None:
+        if self._signal is not None and self._signal.is_set() and self._stopping is None:
+            self._stopping = lib.queen_consumer_stop(self._handle, STOP_MILLIS)
+
+    def _next(self) -> Any:
         """Waits for a delivery or a window; None at the end."""
         from ._events import SLICE_MILLIS, slice_millis
 
-        at_a_time = slice_millis() if signal is None else SLICE_MILLIS
+        at_a_time = slice_millis() if self._signal is None else SLICE_MILLIS
         while not self._waiting:
+            self._stop_if_asked()
             if self._error is not None:
                 raise self._error
             if self._summary is not None:
                 return None
-            if signal is not None and signal.is_set() and self._stopping is None:
-                self._stopping = lib.queen_consumer_stop(self._handle, STOP_MILLIS)
             self._events.drain(at_a_time)
         return self._waiting.popleft()
 
-    def run(self, handling: Callable[[Any, Optional[bool]], None], signal: Optional[threading.Event]) -> ConsumeSummary:
+    def _finish(self, delivery: Delivery, messages: List[Any]) -> Optional[Delivery]:
+        self._stop_if_asked()  # then there is no next one
+        return self._queen.finish(delivery, messages, self._acks)
+
+    def run(self, handling: Callable[[Any, Finish], Any]) -> ConsumeSummary:
         """Handles everything."""
         if self._threads == 1:
             while True:
-                delivery = self._next(signal)
+                delivery = self._next()
                 if delivery is None:
                     return self._summary or {}
-                handling(delivery, self._acks)
+                while delivery is not None:
+                    delivery = handling(delivery, self._finish)
         failures: List[BaseException] = []
 
         def handle(delivery: Any) -> None:
             try:
-                handling(delivery, self._acks)
+                following = delivery
+                while following is not None and not failures:
+                    following = handling(following, self._finish)
             except BaseException as error:  # SystemExit and the like end the consumer, not the thread alone
                 failures.append(error)
                 lib.queen_event_queue_wakeup(self._events.queue)
 
         with ThreadPoolExecutor(self._threads, thread_name_prefix="queen-handler") as pool:
             while not failures:
-                delivery = self._next(signal)
+                delivery = self._next()
                 if delivery is None:
                     return self._summary or {}
                 pool.submit(handle, delivery)
         raise failures[0]
 
-    def iterate(self, signal: Optional[threading.Event]) -> Iterator[SyncMessage]:
+    def iterate(self) -> Iterator[SyncMessage]:
         """Hands the messages out."""
+        following: Optional[Delivery] = None
         while True:
-            delivery = self._next(signal)
+            delivery = following or self._next()
             if delivery is None:
                 return
             messages = self._queen.messages(delivery)
@@ -494,7 +502,7 @@ class _Consumer(Sink):
             except BaseException:
                 delivery.release(messages)
                 raise
-            self._queen.finish(delivery, messages, self._acks)
+            following = self._finish(delivery, messages)
 
     def let_go(self) -> None:
         """Ends it; what nobody has seen goes back."""
@@ -536,7 +544,7 @@ class StreamConsumer:
         `extend_millis`, as for queen.StreamConsumer.process.
         """
 
-        def handle(window: Window, _acks: Optional[bool]) -> None:
+        def handle(window: Window, _finish: Finish) -> None:
             try:
                 handler(window)
             except Exception as error:
@@ -545,9 +553,9 @@ class StreamConsumer:
                 return
             lib.queen_future_free(window.begin_settle(True))
 
-        consumer = _Windows(self._queen, stream_options(self._stream, self._group, camel_keys(options)))
+        consumer = _Windows(self._queen, stream_options(self._stream, self._group, camel_keys(options)), signal)
         try:
-            summary: Any = consumer.run(handle, signal)
+            summary: Any = consumer.run(handle)
             return summary  # type: ignore[no-any-return]
         finally:
             consumer.let_go()

@@ -64,7 +64,7 @@ async def test_a_deadline_of_asyncio_and_one_of_the_library(queen_broker: queen.
     async with queen_broker.client() as client:
         queen_broker.fault("hang", "push")
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(client.queue(name).push(1)._once(), 0.1)
+            await asyncio.wait_for(client.queue(name).push(1), 0.1)
         with pytest.raises(TimeoutError) as caught:
             await client.queue(name).partition("other").timeout_millis(100).push(1)
         assert isinstance(caught.value, queen.QueenTimeoutError) and caught.value.outcome == "unknown"
@@ -83,7 +83,7 @@ async def test_to_cancel_a_consumer_cancels_its_handlers_and_gives_back(queen_cl
             entered.set()
             await asyncio.sleep(60)
 
-        running = asyncio.ensure_future(client.queue(name).consume(handler)._once())
+        running = asyncio.ensure_future(client.queue(name).consume(handler))
         await entered.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -131,6 +131,58 @@ async def test_messages_by_async_for(queen_client: Any, name: str) -> None:
             await take(client.queue(name).lease_seconds(-1).stream_messages(), 1)
 
 
+@pytest.mark.parametrize("way", ["handler", "loop"])
+async def test_messages_that_follow_one_another_leave_the_loop_its_turns(
+    queen_client: Any, name: str, way: str
+) -> None:
+    async with queen_client() as client:
+        await client.queue(name).push(list(range(1000)))
+        seen: List[int] = []
+        turns: List[int] = []
+
+        def handler(message: Any) -> None:
+            seen.append(message.data)
+            time.sleep(0.0001)
+
+        async def count_turns() -> None:
+            while True:
+                turns.append(len(seen))
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(count_turns())
+        queue = client.queue(name).batch(1000).each().limit_total(1000)
+        if way == "handler":
+            await queue.consume(handler)
+        else:
+            async for message in queue.stream_messages():
+                handler(message)
+        counting.cancel()
+        assert seen == list(range(1000))
+        assert len({turn for turn in turns if 0 < turn < 1000}) > 10
+
+
+async def test_what_follows_goes_back_when_a_handler_stops_its_consumer(queen_client: Any, name: str) -> None:
+    async with queen_client() as client:
+        await client.queue(name).push(list(range(8)))
+        stop = asyncio.Event()
+        seen: List[int] = []
+
+        def handler(message: Any) -> None:
+            seen.append(message.data)
+            if len(seen) % 2 == 0:
+                stop.set()
+
+        summary = await client.queue(name).batch(8).each().consume(handler, signal=stop)
+        assert seen == [0, 1] and summary["acked"] == 2 and summary["unsettled"] == 0
+        stop.clear()
+        await client.queue(name).batch(8).each().consume(handler, signal=stop)
+        messages: Any = client.queue(name).batch(8).stream_messages()
+        await (await messages.__anext__()).ack()
+        await messages.aclose()
+        rest = await client.queue(name).batch(8).wait(True).poll_timeout_millis(5000).pop()
+        assert [message.data for message in rest] == [5, 6, 7]
+
+
 async def test_at_most_64_completions_in_one_callback(queen_client: Any, name: str) -> None:
     counts: List[int] = []
     at = port()
@@ -139,9 +191,7 @@ async def test_at_most_64_completions_in_one_callback(queen_client: Any, name: s
     descriptor = queen._events.lib.queen_event_queue_fd(at.queue)  # type: ignore[attr-defined]
     loop.add_reader(descriptor, lambda: counts.append(drain()))
     async with queen_client() as client:
-        pushes = [
-            asyncio.ensure_future(client.queue(name).partition(f"p{n % 16}").push(n)._once()) for n in range(1000)
-        ]
+        pushes = [asyncio.ensure_future(client.queue(name).partition(f"p{n % 16}").push(n)) for n in range(1000)]
         await asyncio.sleep(0)
         time.sleep(0.3)  # many complete while the loop does not look
         await asyncio.gather(*pushes)
@@ -198,7 +248,7 @@ def test_several_loops_in_several_threads_and_one_client_in_all(url: str, name: 
 
     async def work(one: int) -> None:
         queue = client.queue(f"{name}-{one}")
-        await asyncio.gather(*(queue.push(number)._once() for number in range(50)))
+        await asyncio.gather(*(queue.push(number) for number in range(50)))
         assert (await queue.limit_total(50).consume(lambda message: None))["acked"] == 50
 
     def run(one: int) -> None:
@@ -238,7 +288,7 @@ def test_uvloop(url: str, name: str) -> None:
     async def work() -> None:
         assert type(asyncio.get_running_loop()).__module__.startswith("uvloop")
         async with Queen(url) as client:
-            await asyncio.gather(*(client.queue(name).push(number)._once() for number in range(200)))
+            await asyncio.gather(*(client.queue(name).push(number) for number in range(200)))
             seen: List[int] = []
             await client.queue(name).limit_total(200).consume(lambda message: seen.append(message["data"]))
             assert sorted(seen) == list(range(200))
@@ -322,7 +372,7 @@ async def main():
     client = queen.Queen("embedded:")
     globals()["client"] = client
     for number in range(500):
-        asyncio.ensure_future(client.queue("q").push(number)._once())
+        asyncio.ensure_future(client.queue("q").push(number))
     asyncio.ensure_future(client.queue("none").wait(True).pop())
     globals()["consumer"] = client.queue("q").start(lambda message: asyncio.sleep(60))
     await asyncio.sleep(0.1)

@@ -380,7 +380,7 @@ async def test_c7_c10_q17_limits_and_idle(queen_client: Any, name: str) -> None:
 async def test_c13_c17_p4_a_signal_ends_a_poll_at_once(queen_client: Any, name: str) -> None:
     async with queen_client() as client:
         stop = asyncio.Event()
-        running = asyncio.ensure_future(client.queue(name).consume(lambda message: None, signal=stop)._once())
+        running = asyncio.ensure_future(client.queue(name).consume(lambda message: None, signal=stop))
         await asyncio.sleep(0.2)
         began = asyncio.get_running_loop().time()
         stop.set()
@@ -441,7 +441,7 @@ async def test_p9_p1_a_message_is_a_dict(queen_client: Any, name: str) -> None:
         await client.queue(name).push({"data": {"n": 1}})
         (message,) = await client.queue(name).wait(True).pop()
         assert isinstance(message, dict) and isinstance(message, queen.Message) and message
-        assert message._view is not None and "data" in message and "trace" in message and "nothing" not in message
+        assert message._raw is None and "data" in message and "trace" in message and "nothing" not in message
         assert message.get("nothing", 3) == 3 and message.get("data") == {"n": 1}
         with pytest.raises(KeyError):
             message["nothing"]

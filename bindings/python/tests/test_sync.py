@@ -85,6 +85,32 @@ def test_a_loop_over_messages(sync_client: queen.sync.Queen, name: str) -> None:
     assert list(client.queue(name).idle_millis(50).messages()) == []
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_follows_goes_back_when_a_handler_stops_its_consumer(
+    sync_client: queen.sync.Queen, name: str, threads: int
+) -> None:
+    queue = sync_client.queue(name).batch(8)
+    queue.push(list(range(8)))
+    stop = threading.Event()
+    seen: List[int] = []
+
+    def handler(message: Any) -> None:
+        seen.append(message.data)
+        if len(seen) == 2:
+            stop.set()
+
+    summary = sync_client.queue(name).batch(8).each().concurrency(threads).consume(handler, signal=stop)
+    assert seen == [0, 1] and summary["acked"] == 2 and summary["unsettled"] == 0
+    for message in queue.messages():
+        message.ack()
+        break
+    stop.clear()
+    for _ in queue.messages(signal=stop):
+        stop.set()
+    rest = sync_client.queue(name).batch(8).wait(True).poll_timeout_millis(5000).pop()
+    assert [message.data for message in rest] == [4, 5, 6, 7]
+
+
 def test_handlers_on_several_threads_and_a_stop(sync_client: queen.sync.Queen, name: str) -> None:
     client = sync_client
     for number in range(12):

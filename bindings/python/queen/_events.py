@@ -8,6 +8,7 @@ import ctypes
 import itertools
 import os
 import threading
+import time
 import weakref
 from typing import Any, Callable, Dict, List, Optional
 
@@ -137,6 +138,25 @@ class Waiter:
         lib.queen_future_free(handle)
 
 
+TURN_SECONDS = 0.001
+"""So long one thing follows another without waiting before the rest of the loop has its turn."""
+
+
+class Turn:
+    """A turn of the loop in which one thing follows another."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + TURN_SECONDS
+
+    def is_over(self) -> bool:
+        """Whether it is; then the next one begins."""
+        now = time.monotonic()
+        if now < self._until:
+            return False
+        self._until = now + TURN_SECONDS
+        return True
+
+
 class Port(Events):
     """The event queue of an asyncio loop: its descriptor is watched by the loop, and no thread waits for anything."""
 
@@ -144,6 +164,7 @@ class Port(Events):
         super().__init__()
         # The loop keeps the port, by its watcher. A port that kept the loop would keep both for ever.
         self.loop = weakref.ref(loop)
+        self._turn = Turn()
         descriptor = lib.queen_event_queue_fd(self.queue)
         check(descriptor, "the event queue has no descriptor")
         loop.add_reader(descriptor, self.drain)
@@ -158,6 +179,17 @@ class Port(Events):
         loop = self.loop()
         if loop is not None:
             loop.call_exception_handler({"message": "an event of libqueen was not handled", "exception": error})
+
+    async def take(self, handle: Optional[int], read: Read) -> Any:
+        """As wait(), for a queen_future_t that most likely has completed already: then without the event queue."""
+        if not handle or lib.queen_future_wait(handle, 0) != _native.QUEEN_OK:
+            return await self.wait(handle, read)
+        try:
+            return read_now(handle, read)
+        finally:
+            lib.queen_future_free(handle)
+            if self._turn.is_over():
+                await asyncio.sleep(0)
 
     async def wait(self, handle: Optional[int], read: Read) -> Any:
         """Waits for a queen_future_t, which is consumed. To cancel the task cancels the operation."""

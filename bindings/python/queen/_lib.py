@@ -67,11 +67,12 @@ def nul_terminated(what: str, text: Optional[str]) -> Optional[bytes]:
     return text.encode("utf-8", "surrogatepass")
 
 
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
 def compact(value: Any) -> bytes:
     """Options and parameters as JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
-        "utf-8", "surrogatepass"
-    )
+    return _compact(value).encode("utf-8", "surrogatepass")
 
 
 def read_error(error: Optional[int]) -> QueenError:

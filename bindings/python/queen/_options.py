@@ -15,7 +15,7 @@ Self = TypeVar("Self", bound="QueueOptions")
 def camel_keys(options: Mapping[str, Any]) -> Dict[str, Any]:
     """Options in the spelling of the library. One that is given in both counts as it is spelled there."""
     return {
-        **{camel(key): value for key, value in options.items() if camel(key) != key},
+        **{camel(key): value for key, value in options.items()},
         **{key: value for key, value in options.items() if camel(key) == key},
     }
 

@@ -132,6 +132,10 @@ class Queen(BaseQueen):
         """Waits for a future of the library in the running loop."""
         return port().wait(handle, read)
 
+    def take(self, handle: Optional[int], read: Read = read_json) -> Coroutine[Any, Any, Any]:
+        """As wait(), for a future that most likely has completed already."""
+        return port().take(handle, read)
+
     async def outcome(self, handle: Optional[int], read: Read = read_json) -> Outcome:
         """As wait(), with the error as a value."""
         try:

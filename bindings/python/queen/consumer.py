@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Deque, Dict, Lis
 
 from . import _native
 from ._base import log
-from ._events import Sink, port
+from ._events import Sink, Turn, port
 from ._lib import compact, lib, take_error
 from .errors import QueenError, make_error
 from .message import Delivery, Message
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from .client import Queen
 
 STOP_MILLIS = 30000
-
-TURN_SECONDS = 0.001
-"""So long one message follows another before the rest of the loop has its turn."""
 
 
 def begin_consume(client: int, options: Dict[str, Any], queue: Optional[int], tag: int) -> int:
@@ -193,7 +190,7 @@ class Consumer(Sink):
     async def _handle_all(self, delivery: Delivery) -> None:
         """Handles a delivery, and those that follow it."""
         following: Optional[Delivery] = delivery
-        turn = _Turn()
+        turn = Turn()
         while following is not None:
             following = await self._handle_one(following)
             if following is not None and turn.is_over():
@@ -244,22 +241,6 @@ class Consumer(Sink):
         )
 
 
-class _Turn:
-    """A turn of the loop in which one message follows another."""
-
-    def __init__(self) -> None:
-        self._time = asyncio.get_running_loop().time
-        self._until = self._time() + TURN_SECONDS
-
-    def is_over(self) -> bool:
-        """Whether it is; then the next one begins."""
-        now = self._time()
-        if now < self._until:
-            return False
-        self._until = now + TURN_SECONDS
-        return True
-
-
 class _Inbox(Sink):
     """What an iterator has not handed out yet."""
 
@@ -285,7 +266,7 @@ async def stream(queen: Queen, options: Dict[str, Any]) -> AsyncIterator[Message
     inbox, at = _Inbox(), port()
     tag = at.add(inbox)
     handle: Optional[int] = None
-    acks, turn = acks_of(options), _Turn()
+    acks, turn = acks_of(options), Turn()
     try:
         handle = begin_consume(queen.handle, options, at.queue, tag)
         while True:

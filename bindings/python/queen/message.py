@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple
 
 from . import _native
@@ -9,6 +10,7 @@ from ._lib import TEXT, VIEW_FIELDS, VIEW_SIZE, lib, string_at, text_at, views_o
 from .errors import make_error
 
 
+@functools.lru_cache(maxsize=1024)
 def camel(name: str) -> str:
     """`lease_seconds` as `leaseSeconds`, and `leaseSeconds` as it is."""
     head, *rest = name.split("_")

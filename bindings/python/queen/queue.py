@@ -87,9 +87,9 @@ class PushBuilder(Lazy):
         callbacks = self._callbacks
         try:
             body = queen.encoder.items(self._items)
-            results: List[PushResult] = await queen.wait(
-                queen.begin_push(self._queue, self._partition, body, self._options), read_pushed
-            )
+            wait = queen.take if "buffer" in self._options else queen.wait
+            begun = queen.begin_push(self._queue, self._partition, body, self._options)
+            results: List[PushResult] = await wait(begun, read_pushed)
         except QueenError as error:
             if callbacks is None:
                 raise

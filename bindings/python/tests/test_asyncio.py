@@ -161,6 +161,29 @@ async def test_messages_that_follow_one_another_leave_the_loop_its_turns(
         assert len({turn for turn in turns if 0 < turn < 1000}) > 10
 
 
+async def test_buffered_pushes_leave_the_loop_its_turns(queen_client: Any, name: str) -> None:
+    async with queen_client() as client:
+        turns: List[int] = []
+        pushed = 0
+
+        async def count_turns() -> None:
+            while True:
+                turns.append(pushed)
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(count_turns())
+        while pushed < 5000:
+            told = await client.queue(name).buffer({"message_count": 100}).push(pushed)
+            assert told == {"buffered": True, "count": 1}
+            pushed += 1
+        counting.cancel()
+        assert not port().waiters
+        await client.flush_all_buffers()
+        assert len({turn for turn in turns if 0 < turn < 5000}) > 10
+        messages = await client.queue(name).batch(5000).pop()
+        assert [message.data for message in messages] == list(range(len(messages))) and messages
+
+
 async def test_what_follows_goes_back_when_a_handler_stops_its_consumer(queen_client: Any, name: str) -> None:
     async with queen_client() as client:
         await client.queue(name).push(list(range(8)))

@@ -92,7 +92,7 @@ def test_both_clients_have_the_same_names() -> None:
     def public(thing: type) -> set:
         return {name for name in dir(thing) if not name.startswith("_")}
 
-    assert public(queen.Queen) - public(queen.sync.Queen) == {"settle", "wait"}  # how the asyncio client waits
+    assert public(queen.Queen) - public(queen.sync.Queen) == {"settle", "take", "wait"}  # how the asyncio client waits
     assert public(queen.sync.Queen) - public(queen.Queen) == set()
     assert public(queen.QueueBuilder) - public(queen.sync.QueueBuilder) == {"start", "stream_messages"}
     assert public(queen.sync.QueueBuilder) - public(queen.QueueBuilder) == {"messages"}

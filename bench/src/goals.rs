@@ -148,7 +148,9 @@ pub fn print(results: &Results) {
     print_table("libqueen-c", &lines);
     print_table("libqueen-cpp", &cpp(results));
     print_table("libqueen-go", &go(results));
-    print_table("libqueen-python", &python(results));
+    let mut lines = python(results, "official-python");
+    lines.extend(python(results, "official-python-0.7"));
+    print_table("libqueen-python", &lines);
 }
 
 /// What the C++ binding may cost beside the C ABI.
@@ -205,8 +207,8 @@ fn go(results: &Results) -> Vec<String> {
     lines
 }
 
-/// What the Python binding is to reach against the official Python client.
-fn python(results: &Results) -> Vec<String> {
+/// What the Python binding is to reach against an official Python client.
+fn python(results: &Results, official: &'static str) -> Vec<String> {
     let mut lines = Vec::new();
     for (n, work) in results.works.iter().enumerate() {
         let (speed, cpu) = match (work.case, work.in_flight, work.partitions) {
@@ -219,19 +221,19 @@ fn python(results: &Results) -> Vec<String> {
             let runs = results.runs.get(&(n, "official", subject));
             runs.filter(|runs| runs.error.is_none())
         };
-        let (Some(ours), Some(other)) = (runs("libqueen-python"), runs("official-python")) else {
+        let (Some(ours), Some(other)) = (runs("libqueen-python"), runs(official)) else {
             continue;
         };
         let ratio = |value: fn(&Sample) -> f64| {
             by_rounds([ours, other], |one, other| Some(value(one) / value(other)))
         };
         if let (Some(speed), Some(measured)) = (speed, ratio(Sample::speed)) {
-            let (what, met) = ("msg/s against official-python", measured >= speed);
-            lines.push(line(work, what, &format!(">= {speed}"), measured, met));
+            let (what, met) = (format!("msg/s against {official}"), measured >= speed);
+            lines.push(line(work, &what, &format!(">= {speed}"), measured, met));
         }
         if let Some(measured) = ratio(Sample::cpu_us_per_msg) {
-            let (what, met) = ("CPU against official-python", measured <= cpu);
-            lines.push(line(work, what, &format!("<= {cpu:.3}"), measured, met));
+            let (what, met) = (format!("CPU against {official}"), measured <= cpu);
+            lines.push(line(work, &what, &format!("<= {cpu:.3}"), measured, met));
         }
     }
     lines
@@ -241,7 +243,7 @@ fn line(work: &Work, what: &str, wanted: &str, measured: f64, met: bool) -> Stri
     let (name, in_flight, partitions) = (work.case.name(), work.in_flight, work.partitions);
     let met = if met { "met" } else { "MISSED" };
     format!(
-        "{name:<16} {in_flight:>6} {partitions:>5}  {what:<29} {wanted:>9} {measured:>9.3}  {met}"
+        "{name:<16} {in_flight:>6} {partitions:>5}  {what:<33} {wanted:>9} {measured:>9.3}  {met}"
     )
 }
 
@@ -251,7 +253,7 @@ fn print_table(subject: &str, lines: &[String]) {
     }
     println!("\nGoals of {subject} on the official broker, medians of the ratios of each round");
     println!(
-        "{:<16} {:>6} {:>5}  {:<29} {:>9} {:>9}",
+        "{:<16} {:>6} {:>5}  {:<33} {:>9} {:>9}",
         "case", "flight", "parts", "what", "goal", "measured"
     );
     lines.iter().for_each(|line| println!("{line}"));

@@ -96,6 +96,10 @@ impl Subject {
             // The official broker of today has no streams.
             return self.name == "libqueen-rust" && broker.name != "official";
         }
+        if self.name == "official-python-0.7" && !case.pushes() {
+            // It takes the official broker's answer to its acks, a bare list, for an error.
+            return false;
+        }
         let over_http = self.name.starts_with("http-");
         let buffers = matches!(case, Case::PushBuffered | Case::LatencyIdle);
         !(over_http && buffers) && (!broker.is_inside() || self.name.starts_with("libqueen-"))
@@ -104,7 +108,7 @@ impl Subject {
     /// Whether it comes to an end in a time that can be waited for: with 512 pushes in flight the official Python client takes a
     /// minute for a thousand messages.
     fn bears(&self, work: &Work) -> bool {
-        self.name != "official-python" || work.in_flight <= 64
+        !self.name.starts_with("official-python") || work.in_flight <= 64
     }
 
     /// Runs it and reads its report.

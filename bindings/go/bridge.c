@@ -1,8 +1,7 @@
 #include "bridge.h"
 #include <stdlib.h>
 
-/* Frees the descriptions of the deliveries, not the deliveries. */
-static void forget(qgo_delivery *delivery) {
+void qgo_forget(qgo_delivery *delivery) {
     while (delivery != NULL) {
         qgo_delivery *next = delivery->next;
         if (delivery->views != &delivery->one) free(delivery->views);
@@ -66,7 +65,7 @@ static void translate(queen_event_t *raw, qgo_event *event) {
 }
 
 void qgo_clear(qgo_batch *batch) {
-    for (size_t i = 0; i < batch->filled; i++) forget(batch->events[i].deliveries);
+    for (size_t i = 0; i < batch->filled; i++) qgo_forget(batch->events[i].deliveries);
     if (batch->filled > 0) queen_events_free(batch->raw, batch->filled);
     batch->filled = 0;
 }
@@ -100,6 +99,12 @@ queen_future_t *qgo_settle(const queen_delivery_t *delivery, const char *verdict
 void qgo_ack_and_free(queen_delivery_t *delivery) {
     queen_future_free(queen_delivery_ack(delivery));
     queen_delivery_free(delivery);
+}
+
+qgo_delivery *qgo_next_and_free(queen_delivery_t *delivery) {
+    queen_delivery_t *next = queen_delivery_next(delivery);
+    queen_delivery_free(delivery);
+    return next == NULL ? NULL : describe_or_free(next);
 }
 
 void qgo_nack_and_free(queen_delivery_t *delivery, const char *reason) {

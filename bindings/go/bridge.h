@@ -46,8 +46,13 @@ queen_future_t *qgo_push(const queen_client_t *client, const char *queue, const 
 queen_future_t *qgo_settle(const queen_delivery_t *delivery, const char *verdicts, size_t len,
                            const queen_event_queue_t *events, uint64_t tag, int keep);
 
-/* Acks what has no verdict yet and frees the delivery. A verdict that does not count is logged and counted by the core. */
+/* Frees descriptions of deliveries. The deliveries are Go's. */
+void qgo_forget(qgo_delivery *delivery);
+
+/* Acks what has no verdict yet and frees the delivery. A verdict that does not count is logged and counted by the core. The
+ * second takes the next delivery that the consumer has at hand, NULL when the next comes as an event. */
 void qgo_ack_and_free(queen_delivery_t *delivery);
+qgo_delivery *qgo_next_and_free(queen_delivery_t *delivery);
 void qgo_nack_and_free(queen_delivery_t *delivery, const char *reason);
 
 /* The same for a window: 1 acks, 0 nacks. */

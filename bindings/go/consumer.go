@@ -356,10 +356,25 @@ func (d *Delivery) end(c *Consumer, err error, interrupted bool) {
 	case c.manual:
 		d.keep()
 	default:
-		if handle := d.lease.take(); handle != nil {
+		if handle := d.lease.take(); handle != nil && c.ctx.Err() != nil {
 			C.qgo_ack_and_free(handle)
+		} else if handle != nil {
+			c.follow(C.qgo_next_and_free(handle))
 		}
 	}
+}
+
+// follow has the delivery handled that the core hands over right behind another, if there is one.
+func (c *Consumer) follow(next *C.qgo_delivery) {
+	if next == nil {
+		return
+	}
+	d := newDelivery(next)
+	C.qgo_forget(next)
+	d.client = c.client
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = append([]job{d}, c.waiting...)
 }
 
 // keep leaves the delivery to the verdicts of the program.

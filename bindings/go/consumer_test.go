@@ -284,6 +284,33 @@ func TestTheEndOfTheContextEndsTheConsumer(t *testing.T) {
 	})
 }
 
+func TestWhatFollowsGoesBackWhenAHandlerEndsItsConsumer(t *testing.T) {
+	onBrokers(t, func(t *testing.T, client *queen.Client, name string) {
+		queue := client.Queue(name)
+		fill(t, queue, 8)
+		ctx, cancel := context.WithCancel(context.Background())
+		calls := 0
+		consumer, err := queue.Start(ctx, func(context.Context, *queen.Message) error {
+			if calls++; calls == 2 {
+				cancel()
+			}
+			return nil
+		}, queen.Batch(8))
+		must(t, err)
+		summary, err := consumer.Wait(short(t))
+		must(t, err)
+		if calls != 2 || summary.Acked != 2 || summary.Unsettled != 0 {
+			t.Fatalf("%d calls, %+v", calls, summary)
+		}
+		rest, err := queue.Pop(short(t), queen.Batch(8), queen.Wait(10*time.Second))
+		must(t, err)
+		defer rest.Release()
+		if len(rest.Messages()) != 6 {
+			t.Fatalf("%d messages are left", len(rest.Messages()))
+		}
+	})
+}
+
 func TestALostLeaseEndsTheContextOfItsHandler(t *testing.T) {
 	broker := queentest.Start(t)
 	queue := broker.Client().Queue("q")

@@ -11,7 +11,7 @@ use crate::runtime::lock;
 
 /// The time for which a poll fetches. Far shorter than any lease, and far longer than a request.
 const MOMENT: Duration = Duration::from_millis(250);
-const GROWTH: u64 = 4;
+const GROWTH: u64 = 8;
 const MOST_MESSAGES: u64 = 1000;
 const MOST_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 /// The most partitions of a poll: each is one more cursor for the broker to move.
@@ -98,7 +98,7 @@ mod tests {
                 Duration::from_micros(10) * size as u32,
             );
         }
-        assert_eq!(sizes, [1, 4, 16, 64, 256, 1000, 1000]);
+        assert_eq!(sizes, [1, 8, 64, 512, 1000, 1000, 1000]);
         // Handlers that have become slow are seen within two polls.
         sizing.note(1000, 100_000, Duration::from_secs(1000));
         assert_eq!(sizing.messages(), 1);

@@ -48,6 +48,13 @@ def known(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON; give the client a function `default` for it")
 
 
+def _encoder(default: Default) -> Callable[[Any], str]:
+    # A circle ends in a RecursionError too, without a note of every list and dict.
+    return json.JSONEncoder(
+        ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=default
+    ).encode
+
+
 class _Ready(TypeError):
     """There is ready JSON among the items."""
 
@@ -58,12 +65,8 @@ class Encoder:
     def __init__(self, default: Optional[Default] = None, dumps: Optional[Dumps] = None) -> None:
         self._own = default
         self._dumps = dumps
-        self._encode = json.JSONEncoder(
-            ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=self._default
-        ).encode
-        self._encode_all = json.JSONEncoder(
-            ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=self._default_of_all
-        ).encode
+        self._encode = _encoder(self._default)
+        self._encode_all = _encoder(self._default_of_all)
 
     def _default_of_all(self, value: Any) -> Any:
         if isinstance(value, READY):

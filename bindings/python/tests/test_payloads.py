@@ -37,6 +37,17 @@ def test_ready_json_goes_through_byte_for_byte(name: str) -> None:
     assert messages[1].transaction_id == "t" and messages[0].data["z"] == 1.5
 
 
+def test_a_circle_is_refused(name: str) -> None:
+    circle: List[Any] = [1]
+    circle.append({"again": circle})
+    with queen.sync.Queen("embedded:") as client:
+        for items in (circle, [circle], {"data": circle}):
+            with pytest.raises(queen.QueenInvalidJsonError, match="recursion"):
+                client.queue(name).push(items)
+        client.queue(name).push({"data": 1})
+        assert [message.data for message in client.queue(name).batch(9).pop()] == [1]
+
+
 def test_dataclasses_uuids_times_and_models(name: str) -> None:
     one = uuid.uuid4()
     at = datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)

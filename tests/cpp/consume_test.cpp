@@ -172,6 +172,25 @@ TEST(Receive, IteratesAndGivesBackWhatIsNotSettled) {
     EXPECT_TRUE(queue.pop().get().empty());
 }
 
+TEST(Receive, HandsOverMessageAfterMessage) {
+    queen::client client(broker_url());
+    const auto queue = client.queue(fresh("next"));
+    queue.push(queen::items().add("1").add("2").add("3")).get();
+    auto stream = queue.receive({{"limit", 3}, {"batch", 3}, {"each", true}});
+    std::optional<queen::delivery> first = stream.next(20s);
+    ASSERT_TRUE(first);
+    const queen::delivery second = first->next();
+    ASSERT_TRUE(second);
+    EXPECT_EQ(second[0].payload(), "2");
+    EXPECT_EQ(first->ack().wait().error().code(), queen::errc::already_settled);
+    const queen::delivery third = second.next();
+    ASSERT_TRUE(third);
+    EXPECT_FALSE(third.next());
+    EXPECT_EQ(stream.next(), std::nullopt);
+    EXPECT_EQ(stream.wait().value().number("/acked"), 3);
+    EXPECT_FALSE(queen::delivery().next());
+}
+
 TEST(Receive, ThrowsTheErrorThatEndsIt) {
     steered its;
     its.broker.add_faults({{"route", "pop"}, {"action", "status"}, {"status", 403}}).get();

@@ -140,6 +140,9 @@ class delivery {
 
     /// Acks every message that has no verdict yet; completes when the broker has answered.
     future<document> ack() const { return future<document>(queen_delivery_ack(handle_.get())); }
+    /// Acks every message that has no verdict yet, and takes the next delivery that its consumer has at hand: a turn through
+    /// the event queue less. Empty: the next, if there is one, comes from there. That the ack does not count is only logged.
+    delivery next() const noexcept { return delivery(queen_delivery_next(handle_.get())); }
     /// Fails every message that has no verdict yet; the first is charged a retry. A dead letter has the reason.
     future<document> nack(std::string_view reason = {}) const {
         const std::string text = detail::c_name(reason, "the reason");

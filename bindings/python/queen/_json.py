@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
+import json.encoder
 import uuid
 from typing import Any, Callable, List, Optional, Union
 
@@ -50,9 +50,15 @@ def known(value: Any) -> Any:
 
 def _encoder(default: Default) -> Callable[[Any], str]:
     # A circle ends in a RecursionError too, without a note of every list and dict.
-    return json.JSONEncoder(
+    encode = json.JSONEncoder(
         ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=default
     ).encode
+    # That makes what does the work anew for each value, which takes longer than to write a small one.
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return encode
+    chunks = make(None, default, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+    return lambda value: "".join(chunks(value, 0))
 
 
 class _Ready(TypeError):

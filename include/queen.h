@@ -341,7 +341,7 @@ typedef struct queen_consumer_t queen_consumer_t;
 /**
  * Messages of one partition under one lease.
  *
- * Each message is settled once, by a verdict of queen_delivery_ack(), _nack(), _settle(), by ids, or by what the handler
+ * Each message is settled once, by a verdict of queen_delivery_ack(), _next(), _nack(), _settle(), by ids, or by what the handler
  * returns for the rest. A verdict is sent when every earlier message of the partition under that lease has one.
  *
  * Ownership: freed with queen_delivery_free() by whoever holds it. Freed unsettled, it gives its messages back to the
@@ -1270,7 +1270,8 @@ struct queen_consumer_t *queen_consume(const struct queen_client_t *client,
  * Starts a consumer that puts deliveries, lost leases and its end into an event queue, with this tag.
  *
  * `options` as for queen_consume(). At most `concurrency` deliveries are unsettled at any time: the next comes when one
- * of them is settled by queen_delivery_ack(), _nack(), _settle() or by ids.
+ * of them is settled by queen_delivery_ack(), _nack(), _settle() or by ids; queen_delivery_next() settles one and takes the
+ * next, if it is at hand.
  *
  * Returns NULL on failure and sets `*error` if it is not NULL.
  *

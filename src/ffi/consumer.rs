@@ -126,7 +126,8 @@ pub unsafe extern "C" fn queen_consume(
 /// Starts a consumer that puts deliveries, lost leases and its end into an event queue, with this tag.
 ///
 /// `options` as for queen_consume(). At most `concurrency` deliveries are unsettled at any time: the next comes when one
-/// of them is settled by queen_delivery_ack(), _nack(), _settle() or by ids.
+/// of them is settled by queen_delivery_ack(), _nack(), _settle() or by ids; queen_delivery_next() settles one and takes the
+/// next, if it is at hand.
 ///
 /// Returns NULL on failure and sets `*error` if it is not NULL.
 ///

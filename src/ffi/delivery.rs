@@ -12,7 +12,7 @@ use crate::{Delivery, Error, Message, Result, Trace, WindowMessage};
 
 /// Messages of one partition under one lease.
 ///
-/// Each message is settled once, by a verdict of queen_delivery_ack(), _nack(), _settle(), by ids, or by what the handler
+/// Each message is settled once, by a verdict of queen_delivery_ack(), _next(), _nack(), _settle(), by ids, or by what the handler
 /// returns for the rest. A verdict is sent when every earlier message of the partition under that lease has one.
 ///
 /// Ownership: freed with queen_delivery_free() by whoever holds it. Freed unsettled, it gives its messages back to the

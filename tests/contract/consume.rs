@@ -331,27 +331,19 @@ fn a_delivery_in_hand_is_not_idleness(broker: &TestBroker) -> Tested {
     let queue = fresh(&client);
     push(&queue.clone().partition("a"), [1]);
     let options = ConsumeOptions {
-        queue: Some(queue.name().to_owned()),
         concurrency: 2,
         idle_millis: Some(300),
         ..ConsumeOptions::default()
     };
-    let (sender, events) = mpsc::channel();
-    let sender = Mutex::new(sender);
-    let tell = move |event| sender.lock().unwrap().send(event).is_ok();
-    let consumer = client.consume(options, ConsumerSink::Events(Box::new(tell)))?;
-    let delivery = || match events.recv_timeout(LONG) {
-        Ok(ConsumerEvent::Delivery(delivery)) => delivery,
-        other => panic!("{other:?}"),
-    };
-    let first = delivery();
+    let reader = Reader::new(&client, &queue, options);
+    let first = reader.message();
     std::thread::sleep(Duration::from_millis(1200));
     push(&queue.clone().partition("b"), [2]);
-    let second = delivery();
+    let second = reader.message();
     assert_eq!((numbers(&first), numbers(&second)), (vec![1], vec![2]));
     second.ack().wait(LONG)?;
     first.ack().wait(LONG)?;
-    let summary = consumer.finished().wait(LONG)?;
+    let summary = reader.consumer.finished().wait(LONG)?;
     assert_eq!((summary.reason, summary.acked), (StopReason::Idle, 2));
     close(client)
 }

@@ -15,7 +15,7 @@ pub(crate) const TESTS: Tests = tests![
 ];
 
 /// One message at a time out of batches of up to ten.
-fn each() -> ConsumeOptions {
+pub(crate) fn each() -> ConsumeOptions {
     ConsumeOptions {
         batch: Some(10),
         each: true,
@@ -310,34 +310,24 @@ fn each_message_is_an_event(broker: &TestBroker) -> Tested {
     let client = client(broker);
     let queue = fresh(&client);
     push(&queue, 0..3);
-    let (sender, events) = mpsc::channel();
-    let sender = Mutex::new(sender);
-    let tell = move |event| sender.lock().unwrap().send(event).is_ok();
     let options = ConsumeOptions {
-        queue: Some(queue.name().to_owned()),
         limit: Some(4),
         ..each()
     };
-    let consumer = client.consume(options, ConsumerSink::Events(Box::new(tell)))?;
-    let next = || match events.recv_timeout(LONG) {
-        Ok(ConsumerEvent::Delivery(delivery)) => delivery,
-        other => panic!("{other:?}"),
-    };
-    let first = next();
+    let reader = Reader::new(&client, &queue, options);
+    let first = reader.message();
     assert!(first.to_json()?.contains(r#""data":0"#));
-    assert!(
-        events.recv_timeout(Duration::from_millis(300)).is_err(),
-        "the next waits for the verdict"
-    );
+    // The next waits for the verdict.
+    reader.expect_nothing();
     first.ack().wait(LONG)?;
     // Dropped without a verdict it comes again, and what lies behind it.
-    drop(next());
+    drop(reader.message());
     for n in [1, 2] {
-        let delivery = next();
+        let delivery = reader.message();
         assert_eq!(numbers(&delivery), [n]);
         delivery.ack().wait(LONG)?;
     }
-    let summary = consumer.finished().wait(LONG)?;
+    let summary = reader.consumer.finished().wait(LONG)?;
     assert_eq!((summary.messages, summary.acked), (4, 3));
     close(client)
 }

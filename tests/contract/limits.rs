@@ -207,25 +207,18 @@ fn x30_events_of_committed_messages_wait_for_their_reader(broker: &TestBroker) -
     let client = client(broker);
     let queue = fresh(&client);
     push(&queue, 0..4);
-    let (sender, events) = mpsc::channel();
-    let sender = Mutex::new(sender);
-    let tell = move |event| sender.lock().unwrap().send(event).is_ok();
     let options = ConsumeOptions {
-        queue: Some(queue.name().to_owned()),
         commit_on_delivery: true,
         ..ConsumeOptions::default()
     };
-    let consumer = client.consume(options, ConsumerSink::Events(Box::new(tell)))?;
+    let reader = Reader::new(&client, &queue, options);
     for n in 0..3 {
-        let Ok(ConsumerEvent::Delivery(delivery)) = events.recv_timeout(LONG) else {
-            panic!("no message {n}");
-        };
+        let delivery = reader.message();
         assert_eq!(numbers(&delivery), [n]);
-        assert!(
-            events.recv_timeout(Duration::from_millis(200)).is_err(),
-            "one in hand at a time"
-        );
+        // One in hand at a time.
+        reader.expect_nothing();
     }
+    let Reader { consumer, events } = reader;
     // The fourth has come by now or comes; a stop hands it over or leaves it, but loses it never.
     consumer.stop(LONG).wait_for(Duration::from_millis(1))?;
     let mut last = 0;

@@ -28,9 +28,9 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use queen::{
-    Ack, AckOptions, Client, ConsumeOptions, ConsumerEvent, ConsumerSink, Delivery, Document,
-    Error, ErrorCode, Item, MessageVerdict, Pending, PopOptions, Queue, QueueOptions, SeekTo,
-    Settlement, Status, StopReason, Trace,
+    Ack, AckOptions, Client, ConsumeOptions, Consumer, ConsumerEvent, ConsumerSink, Delivery,
+    Document, Error, ErrorCode, Item, MessageVerdict, Pending, PopOptions, Queue, QueueOptions,
+    SeekTo, Settlement, Status, StopReason, Trace,
 };
 use serde_json::{Value, json};
 use support::brokers::{TestBroker, brokers};
@@ -165,6 +165,40 @@ fn call(client: &Client, operation: &str, params: Value) -> Result<Value, Error>
     match running.error() {
         Some(error) => Err(error.clone()),
         None => Ok(serde_json::from_str(&running.to_json().unwrap()).unwrap()),
+    }
+}
+
+/// A consumer whose events the test reads.
+struct Reader {
+    consumer: Consumer,
+    events: mpsc::Receiver<ConsumerEvent>,
+}
+
+impl Reader {
+    fn new(client: &Client, queue: &Queue, options: ConsumeOptions) -> Reader {
+        let (sender, events) = mpsc::channel();
+        let sender = Mutex::new(sender);
+        let tell = move |event| sender.lock().unwrap().send(event).is_ok();
+        let options = ConsumeOptions {
+            queue: Some(queue.name().to_owned()),
+            ..options
+        };
+        let consumer = client.consume(options, ConsumerSink::Events(Box::new(tell)));
+        let consumer = consumer.unwrap();
+        Reader { consumer, events }
+    }
+
+    /// The next event, a message.
+    fn message(&self) -> Delivery {
+        match self.events.recv_timeout(LONG) {
+            Ok(ConsumerEvent::Delivery(delivery)) => delivery,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn expect_nothing(&self) {
+        let told = self.events.recv_timeout(Duration::from_millis(300));
+        assert!(told.is_err(), "{told:?}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Message after message, without a turn through the event sink.
 
+use super::each::each;
 use super::*;
 
 pub(crate) const TESTS: Tests = tests![
@@ -14,50 +15,14 @@ pub(crate) const TESTS: Tests = tests![
     messages_that_count_as_done_have_no_next,
 ];
 
-/// A consumer whose events the test reads.
-struct Reader {
-    consumer: queen::Consumer,
-    events: mpsc::Receiver<ConsumerEvent>,
-}
-
-/// One message at a time out of leases of ten.
-fn each() -> ConsumeOptions {
-    ConsumeOptions {
-        batch: Some(10),
-        each: true,
-        ..ConsumeOptions::default()
+/// Handles a message and those that follow it, and tells what they were.
+fn follow(first: Delivery) -> Vec<u32> {
+    let (mut seen, mut next) = (Vec::new(), Some(first));
+    while let Some(delivery) = next {
+        seen.extend(numbers(&delivery));
+        next = delivery.next();
     }
-}
-
-impl Reader {
-    fn new(client: &Client, queue: &Queue, options: ConsumeOptions) -> Reader {
-        let (sender, events) = mpsc::channel();
-        let sender = Mutex::new(sender);
-        let tell = move |event| sender.lock().unwrap().send(event).is_ok();
-        let options = ConsumeOptions {
-            queue: Some(queue.name().to_owned()),
-            ..options
-        };
-        let consumer = client.consume(options, ConsumerSink::Events(Box::new(tell)));
-        let consumer = consumer.unwrap();
-        Reader { consumer, events }
-    }
-
-    /// The next event, a message.
-    fn message(&self) -> Delivery {
-        loop {
-            match self.events.recv_timeout(LONG) {
-                Ok(ConsumerEvent::Delivery(delivery)) => return delivery,
-                Ok(ConsumerEvent::LeaseLost { .. }) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    fn expect_nothing(&self) {
-        let told = self.events.recv_timeout(Duration::from_millis(300));
-        assert!(told.is_err(), "{told:?}");
-    }
+    seen
 }
 
 fn a_handled_message_brings_the_next(broker: &TestBroker) -> Tested {
@@ -105,12 +70,8 @@ fn the_next_may_be_of_another_partition(broker: &TestBroker) -> Tested {
     let reader = Reader::new(&client, &queue, options);
     let (mut seen, mut events) = (Vec::new(), 0);
     while seen.len() < 6 {
-        let mut next = Some(reader.message());
+        seen.extend(follow(reader.message()));
         events += 1;
-        while let Some(delivery) = next {
-            seen.extend(numbers(&delivery));
-            next = delivery.next();
-        }
     }
     assert!(
         events <= 3,
@@ -201,13 +162,7 @@ fn a_limit_ends_a_run(broker: &TestBroker) -> Tested {
             ..each()
         };
         let reader = Reader::new(&client, &queue, options);
-        let mut next = Some(reader.message());
-        let mut seen = Vec::new();
-        while let Some(delivery) = next {
-            seen.extend(numbers(&delivery));
-            next = delivery.next();
-        }
-        assert_eq!(seen, [0, 1, 2]);
+        assert_eq!(follow(reader.message()), [0, 1, 2]);
         let summary = reader.consumer.finished().wait(LONG)?;
         assert_eq!((summary.reason, summary.acked), (StopReason::Limit, 3));
         assert_eq!(numbers(&pop(&queue, 10)), [3, 4]);
@@ -234,13 +189,12 @@ fn a_lost_lease_ends_a_run(broker: &TestBroker) -> Tested {
     }
     // Its ack does not count.
     assert!(second.next().is_none());
-    let mut next = Some(reader.message());
-    let mut seen = Vec::new();
-    while let Some(delivery) = next {
-        seen.extend(numbers(&delivery));
-        next = delivery.next();
-    }
-    assert_eq!(seen, [1, 2]);
+    let told = reader.events.recv_timeout(LONG);
+    assert!(
+        matches!(told, Ok(ConsumerEvent::LeaseLost { .. })),
+        "{told:?}"
+    );
+    assert_eq!(follow(reader.message()), [1, 2]);
     reader.consumer.stop(LONG).wait(LONG)?;
     close(client)
 }
